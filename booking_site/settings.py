@@ -1,0 +1,248 @@
+"""Every setting of the site. All come from the environment, or from a `.env` file beside manage.py.
+
+`.env.example` lists them. A wrong value stops the start with one sentence.
+"""
+
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from zoneinfo import available_timezones
+
+import environ
+from csp.constants import NONE, SELF
+from django.core.exceptions import ImproperlyConfigured
+
+from booking_site.embedded_postgres.server import default_data_dir
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+env = environ.Env()
+env.read_env(env.str("ENV_FILE", str(BASE_DIR / ".env")))
+
+
+def read(name: str, cast: Callable[..., Any], default: Any, valid: Callable, wanted: str) -> Any:
+    """The variable `name`, or `default` where it is unset or empty.
+
+    Raises ImproperlyConfigured, saying what is `wanted`, if it cannot be read or is not `valid`.
+    """
+    if not env.str(name, ""):
+        return default
+    try:
+        value = cast(name)
+        if valid(value):
+            return value
+    except (ValueError, ImproperlyConfigured):
+        pass
+    raise ImproperlyConfigured(f"{name} is {env.str(name)!r}; it must be {wanted}.")
+
+
+def read_number(name: str, default: int, least: int = 1, most: int = 1_000_000) -> int:
+    """A whole number from the environment."""
+    wanted = f"a whole number from {least} to {most}"
+    return read(name, env.int, default, lambda n: least <= n <= most, wanted)
+
+
+def read_secret_key(data_dir: Path) -> str:
+    """The key of the embedded installation: made once, kept in the data folder, mode 600."""
+    path = data_dir / "secret_key"
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        fresh = data_dir / f"secret_key.{secrets.token_hex(8)}"
+        if not path.exists():
+            # Written whole, then linked: of several processes at once the first one's key stays.
+            fresh.touch(mode=0o600)
+            fresh.write_text(secrets.token_urlsafe(50))
+            try:
+                path.hardlink_to(fresh)
+            except FileExistsError:
+                pass
+            finally:
+                fresh.unlink()
+        return path.read_text()
+    except OSError as error:
+        raise ImproperlyConfigured(
+            f"The data folder {data_dir} cannot be used ({error.strerror}); "
+            "make it writable, or choose another with DATA_DIR."
+        ) from error
+
+
+DATA_DIR = Path(env.str("DATA_DIR", "") or default_data_dir(BASE_DIR, "run")).absolute()
+DATABASE_URL = env.str("DATABASE_URL", "")
+
+DEBUG = read("DEBUG", env.bool, False, lambda _: True, "on or off")
+SECRET_KEY = env.str("SECRET_KEY", "")
+if not SECRET_KEY:
+    if DATABASE_URL:
+        raise ImproperlyConfigured(
+            "SECRET_KEY is not set; with DATABASE_URL it must be: a random text of 50 characters."
+        )
+    SECRET_KEY = read_secret_key(DATA_DIR)
+
+HOST = env.str("HOST", "") or "127.0.0.1"
+PORT = read_number("PORT", 8000, most=65535)
+SITE_URL = read(
+    "SITE_URL",
+    env.str,
+    f"http://{HOST}:{PORT}",
+    lambda url: urlsplit(url).scheme in ("http", "https") and urlsplit(url).hostname,
+    "the site's address, like https://book.example.org",
+).rstrip("/")
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=[]) or list(
+    {"localhost", "127.0.0.1", "[::1]", urlsplit(SITE_URL).hostname}
+)
+CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+
+# Booking
+
+HOLD_SECONDS = read_number("HOLD_SECONDS", 120, most=86_400)
+HOLD_MAX_SECONDS = read_number("HOLD_MAX_SECONDS", max(600, HOLD_SECONDS), HOLD_SECONDS, 604_800)
+MAX_SEATS_PER_BOOKING = read_number("MAX_SEATS_PER_BOOKING", 10, most=1000)
+MAX_LIVE_HOLDS = read_number("MAX_LIVE_HOLDS", 5, most=1000)
+
+# Applications
+
+INSTALLED_APPS = [
+    "accounts",
+    "slots",
+    "bookings",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.postgres",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "django_htmx",
+    "csp",
+]
+MIDDLEWARE = [
+    "booking_site.middleware.DatabaseAwayMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+]
+ROOT_URLCONF = "booking_site.urls"
+WSGI_APPLICATION = "booking_site.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+# Database. ATOMIC_REQUESTS stays off: the transactions are bookings.lifecycle's.
+
+if DATABASE_URL:
+    try:
+        DATABASES = {"default": env.db("DATABASE_URL")}
+        is_postgres = DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql"
+        if not (is_postgres and DATABASES["default"]["NAME"]):
+            raise ValueError
+    except (KeyError, ValueError, ImproperlyConfigured):
+        # Never repeat the value: it holds a password.
+        raise ImproperlyConfigured(
+            "DATABASE_URL cannot be used; it must look like postgres://user:password@host:5432/name."
+        ) from None
+else:
+    DATABASES = {
+        "default": {
+            "ENGINE": "booking_site.embedded_postgres",
+            "NAME": "holdfast",
+            "DATA_DIR": DATA_DIR,
+        }
+    }
+# A pool also bounds how many transactions of one process interleave. It needs CONN_MAX_AGE=0.
+DATABASES["default"]["CONN_MAX_AGE"] = 0
+DATABASES["default"].setdefault("OPTIONS", {})
+DATABASES["default"]["OPTIONS"] |= {
+    "pool": {"min_size": 0, "max_size": 8, "timeout": 5},
+    "connect_timeout": 5,
+}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# People
+
+AUTH_USER_MODEL = "accounts.User"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "my_bookings"
+LOGOUT_REDIRECT_URL = "home"
+
+# Language and time
+
+LANGUAGE_CODE = "en"
+TIME_ZONE = read(
+    "TIME_ZONE", env.str, "UTC", available_timezones().__contains__, "a zone like Europe/Berlin"
+)
+USE_TZ = True
+
+# Static files: from the packages and static/, collected under hashed names.
+
+STATIC_URL = "static/"
+STATIC_ROOT = DATA_DIR / "static"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+}
+
+# Security
+
+# HSTS covers this host; whether it covers the whole domain is for the domain's owner to say.
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [NONE],
+        "script-src": [SELF],
+        "style-src": [SELF],
+        "img-src": [SELF, "data:"],
+        "font-src": [SELF],
+        "connect-src": [SELF],
+        "manifest-src": [SELF],
+        "form-action": [SELF],
+        "base-uri": [NONE],
+        "frame-ancestors": [NONE],
+    }
+}
+X_FRAME_OPTIONS = "DENY"
+CSRF_COOKIE_HTTPONLY = True
+SECURE_REFERRER_POLICY = "same-origin"  # a booking's URL is its key: it goes to no other site
+if SITE_URL.startswith("https://"):
+    SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
+    SECURE_SSL_REDIRECT = True
+    SECURE_HSTS_SECONDS = 31_536_000
+
+# Logs: one line an event, to standard error.
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": "INFO"},
+}

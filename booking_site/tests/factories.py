@@ -1,0 +1,72 @@
+"""Things to test with: `SlotFactory(places=3)`, `SlotFactory(rows=4, seats_per_row=6)`."""
+
+from datetime import timedelta
+
+import factory
+from django.utils import timezone
+
+from accounts.models import User
+from slots import inventory
+from slots.models import Doctor, Show, Slot
+
+
+class UserFactory(factory.django.DjangoModelFactory):
+    class Meta:
+        model = User
+
+    email = factory.Sequence(lambda n: f"person{n}@example.org")
+    name = factory.Faker("name")
+    password = factory.django.Password("correct horse battery staple")
+
+
+class DoctorFactory(factory.django.DjangoModelFactory):
+    class Meta:
+        model = Doctor
+
+    name = factory.Sequence(lambda n: f"Dr. Example {n}")
+    specialization = "Cardiology"
+    time_zone = "Europe/Berlin"
+
+
+class ShowFactory(factory.django.DjangoModelFactory):
+    class Meta:
+        model = Show
+
+    name = factory.Sequence(lambda n: f"Show {n}")
+    venue = "Old Theatre"
+    time_zone = "Europe/Berlin"
+
+
+class SlotFactory(factory.django.DjangoModelFactory):
+    """A slot that can be booked: of a new show tomorrow, with 10 places, unless told otherwise."""
+
+    class Meta:
+        model = Slot
+        skip_postgeneration_save = True
+
+    show = factory.SubFactory(ShowFactory)
+    starts_at = factory.LazyFunction(lambda: timezone.now() + timedelta(days=1))
+    ends_at = factory.LazyAttribute(lambda slot: slot.starts_at + timedelta(hours=2))
+
+    @classmethod
+    def _create(cls, model_class, *args, places=10, rows=0, seats_per_row=10, **fields) -> Slot:
+        if rows:
+            fields["seating"] = Slot.Seating.NUMBERED
+        slot = super()._create(model_class, *args, **fields)
+        if rows:
+            inventory.add_rows(slot, rows=rows, seats_per_row=seats_per_row)
+        elif places:
+            inventory.add_places(slot, places=places)
+        return slot
+
+
+class AppointmentFactory(SlotFactory):
+    """A doctor's appointment: one unnumbered place."""
+
+    show = None
+    doctor = factory.SubFactory(DoctorFactory)
+    ends_at = factory.LazyAttribute(lambda slot: slot.starts_at + timedelta(minutes=30))
+
+    @classmethod
+    def _create(cls, model_class, *args, places=1, **fields) -> Slot:
+        return super()._create(model_class, *args, places=places, **fields)

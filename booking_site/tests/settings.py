@@ -1,0 +1,28 @@
+"""The site's settings as tests see them: all defaults, and a PostgreSQL of the tests' own.
+
+DATABASE_URL, where set, is kept: the suite then runs on that server, in a database `test_…` that it
+creates.
+"""
+
+import os
+from pathlib import Path
+
+from booking_site.embedded_postgres.server import default_data_dir
+
+BASE_DIR = Path(__file__).parents[2]
+
+for line in (BASE_DIR / ".env.example").read_text().splitlines():
+    variable = line.removeprefix("#").partition("=")[0]
+    if variable not in ("DATABASE_URL", "DATA_DIR"):
+        os.environ.pop(variable, None)
+os.environ["ENV_FILE"] = os.devnull
+os.environ["SECRET_KEY"] = "only for tests, which need no secret of fifty characters"
+os.environ.setdefault("DATA_DIR", str(default_data_dir(BASE_DIR, "test")))
+
+from booking_site.settings import *  # noqa: E402, F403
+from booking_site.settings import DATABASES, STORAGES  # noqa: E402
+
+STORAGES["staticfiles"] = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+# Two hundred threads race with a connection each: no pool between them and the locks.
+DATABASES["default"]["OPTIONS"].pop("pool")

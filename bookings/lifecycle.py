@@ -1,0 +1,786 @@
+"""The life of a booking. Nothing else changes who owns a seat or what status a booking has.
+
+    hold ──► PENDING ──► CONFIRMED ──► CANCELLED
+                │  └────────────────►  CANCELLED
+                └──► FAILED (expired)
+
+The lock protocol (DESIGN.md gives the reasons):
+
+ 1. Each attempt is one durable READ COMMITTED transaction. Errors leave it first; only then are
+    they translated, the idempotency key looked up, a refusal recorded.
+ 2. The booking row is locked first, then seats in id order. `hold` locks seats and inserts its own
+    booking; it never writes another's. Seats it takes over from a lapsed hold leave that booking
+    PENDING with fewer of them until `expire_due` closes it.
+ 3. Status, seats and slot are read again after the locks, in new statements.
+ 4. Named seats: those that are free or lapsed now are locked; fewer than asked is `SeatsTaken`.
+ 5. Any n seats: SKIP LOCKED over the free ones from a random id on, then over the lapsed ones. Too
+    few: the transaction is left, so that nothing is kept while waiting, and the next one waits for
+    candidates in id order. `SoldOut` only when an unlocked count says so.
+ 6. The end of a hold is computed once, from the database's clock; the seats copy it. A hold is live
+    while that is after statement_timestamp().
+ 7. Every status change is a guarded update of exactly one row, and the seats owned are counted. A
+    mismatch raises; it never repairs.
+ 8. Waiting is bounded. What runs out of time, deadlocks or loses the database is `SlotBusy`, or an
+    OperationalError that the site answers with 503.
+ 9. The same request twice is the same booking: on a refusal with a key, the key is looked up first.
+"""
+
+import hashlib
+import json
+import logging
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from django.conf import settings
+from django.db import IntegrityError, OperationalError, connection, transaction
+from django.db.models import Q
+from django.db.models.functions import Now
+from psycopg import errors as postgres
+from psycopg_pool import PoolTimeout
+
+from accounts.models import User
+from bookings import refusals
+from bookings.models import Booking, BookingEvent
+from slots.models import SEAT_IS_AVAILABLE, Seat, Slot
+
+logger = logging.getLogger("holdfast.lifecycle")
+T = TypeVar("T")
+
+LOCK_TIMEOUT = "4s"  # for one lock
+STATEMENT_TIMEOUT = "10s"  # for one statement, all its locks together
+IDLE_TIMEOUT = "15s"  # for a process that stalls inside a transaction
+ROUNDS = 3  # of waiting for any n seats
+SWEEPER_LOCK = 0x401DFA57  # one `expire_due` at a time
+
+
+class BookingError(Exception):
+    """A refusal. Nothing was changed. `code` is the API's name for it."""
+
+    code = "invalid"
+    message = "That is not possible."
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message or self.message)
+
+
+class SeatsTaken(BookingError):
+    """Some of the named seats belong to somebody else. `labels`: which."""
+
+    code = "seats_taken"
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        self.labels = list(labels)
+        if len(self.labels) == 1:
+            what = f"Seat {self.labels[0]} has"
+        else:
+            what = f"Seats {', '.join(self.labels[:-1])} and {self.labels[-1]} have"
+        super().__init__(f"{what} just been taken. Please choose again.")
+
+
+class SoldOut(BookingError):
+    """Fewer seats are left than asked for. `left`: how many, at the moment of looking."""
+
+    code = "sold_out"
+
+    def __init__(self, left: int = 0) -> None:
+        self.left = left
+        if left == 0:
+            message = "No places are left."
+        elif left == 1:
+            message = "Only one place is left."
+        else:
+            message = f"Only {left} places are left."
+        super().__init__(message)
+
+
+class HoldExpired(BookingError):
+    code = "hold_expired"
+    message = "The time to confirm ran out, and the seats were given back. Please choose again."
+
+
+class WrongState(BookingError):
+    code = "wrong_state"
+
+
+class SlotClosed(BookingError):
+    code = "slot_closed"
+    message = "This can no longer be booked or changed."
+
+
+class KeyReused(BookingError):
+    code = "key_reused"
+    message = "This idempotency key was used for another request. Use a new one."
+
+
+class TooManyHolds(BookingError):
+    code = "too_many_holds"
+    message = "You are holding as many bookings as you may. Confirm or cancel one of them first."
+
+
+class InvalidRequest(BookingError):
+    """The request makes no sense whatever the state of the world: `message` says why."""
+
+    code = "invalid"
+
+
+class SlotBusy(BookingError):
+    """Too many want the same at once, and waiting took too long. The outcome is: nothing."""
+
+    code = "busy"
+    message = "Very many people are booking right now. Please try again in a moment."
+
+
+class SweeperRunning(Exception):
+    """Another `expire_due` is at work."""
+
+
+class BrokenInvariant(RuntimeError):
+    """The database holds what must not be. Never repaired here: `check_invariants` tells more."""
+
+
+class _TooFew(Exception):
+    """Fewer seats could be locked than were asked for; whether more are left is not said."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who books: a signed-in user, or a guest known by the key of the browser, or neither."""
+
+    user: User | None = None
+    session_key: str = ""
+
+    def __str__(self) -> str:
+        return self.user.email if self.user else "guest"
+
+
+GUEST = Holder()
+SYSTEM = "system"
+
+
+# ── hold ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def hold(
+    slot: Slot,
+    *,
+    seat_ids: Sequence[int] | None = None,
+    quantity: int | None = None,
+    holder: Holder = GUEST,
+    idempotency_key: str | None = None,
+    name: str = "",
+    email: str = "",
+    phone: str = "",
+) -> Booking:
+    """Holds the named seats, or any `quantity`, for HOLD_SECONDS; returns the PENDING booking.
+
+    With an idempotency key that has been used for the same request: that booking, in its present
+    state. `booking.is_new` tells the two apart.
+
+    Locks the seats it takes. Seven queries, five of them inside the transaction's BEGIN and COMMIT.
+    Raises InvalidRequest, SeatsTaken, SoldOut, SlotClosed, TooManyHolds, KeyReused, SlotBusy.
+    """
+    seat_ids, quantity = _check_request(seat_ids, quantity)
+    details = {"name": name, "email": email, "phone": phone}
+    digest = _digest([slot.pk, seat_ids, quantity, *details.values()])
+
+    def attempt(*, wait: bool) -> Booking:
+        _limit_live_holds(holder)
+        seats = _lock_seats(slot, seat_ids, quantity, wait=wait)
+        fresh = _read_slot(slot.pk)
+        _require_open(fresh)
+        booking = Booking.objects.create(
+            slot=fresh,
+            user=holder.user,
+            session_key=holder.session_key,
+            quantity=quantity,
+            labels=[seat.label for seat in seats],
+            expires_at=fresh.now + timedelta(seconds=settings.HOLD_SECONDS),
+            created_at=fresh.now,
+            idempotency_key=idempotency_key,
+            request_digest=digest,
+            **details,
+        )
+        _give_seats(seats, booking, held_until=booking.expires_at)
+        return booking
+
+    try:
+        booking = _with_seats(attempt, slot, quantity, any_seats=seat_ids is None)
+        booking.is_new = True
+        return booking
+    except BookingError as refusal:
+        if earlier := _find_by_key(idempotency_key, holder, digest):
+            return earlier
+        if isinstance(refusal, SoldOut | SeatsTaken):
+            refusals.record(slot, holder, quantity, refusal, **details)
+        raise
+
+
+def _check_request(
+    seat_ids: Sequence[int] | None, quantity: int | None
+) -> tuple[list[int] | None, int]:
+    """Seat ids in order (or None) and how many seats; InvalidRequest if they make no sense."""
+    if (seat_ids is None) == (quantity is None):
+        raise InvalidRequest("Name the seats, or say how many: one of the two.")
+    if seat_ids is not None:
+        if len(set(seat_ids)) != len(seat_ids):
+            raise InvalidRequest("The same seat is named twice.")
+        seat_ids, quantity = sorted(seat_ids), len(seat_ids)
+    if quantity < 1:
+        raise InvalidRequest("Choose at least one seat.")
+    if quantity > settings.MAX_SEATS_PER_BOOKING:
+        raise InvalidRequest(
+            f"At most {settings.MAX_SEATS_PER_BOOKING} seats can be booked at once."
+        )
+    return seat_ids, quantity
+
+
+def _digest(request: list[Any]) -> str:
+    """The same for the same request, and for no other."""
+    return hashlib.sha256(json.dumps(request).encode()).hexdigest()
+
+
+def _limit_live_holds(holder: Holder) -> None:
+    """Raises TooManyHolds. Locks the holder, first of all, so that two requests count in turn."""
+    if holder.user is None and not holder.session_key:
+        return
+    whose = f"user {holder.user.pk}" if holder.user else f"browser {holder.session_key}"
+    number = int.from_bytes(hashlib.sha256(whose.encode()).digest()[:8], signed=True)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [number])
+    mine = Booking.objects.of_holder(
+        user=holder.user, session_key="" if holder.user else holder.session_key
+    )
+    if mine.live().count() >= settings.MAX_LIVE_HOLDS:
+        raise TooManyHolds
+
+
+def _find_by_key(key: str | None, holder: Holder, digest: str) -> Booking | None:
+    """The booking made with this key, if any. Raises KeyReused if it was another request's."""
+    if key is None:
+        return None
+    booking = Booking.objects.for_page().filter(user=holder.user, idempotency_key=key).first()
+    if booking is None:
+        return None
+    if booking.request_digest != digest:
+        raise KeyReused
+    booking.is_new = False
+    return booking
+
+
+# ── confirm, extend, cancel, reschedule ───────────────────────────────────────────────────────────
+
+
+def confirm(
+    booking: Booking,
+    *,
+    name: str = "",
+    email: str = "",
+    phone: str = "",
+    actor: Holder | str = GUEST,
+) -> Booking:
+    """PENDING → CONFIRMED: the seats are sold. A confirmed booking is returned unchanged.
+
+    Details given here replace those given before. Locks the booking, then its seats.
+    Raises HoldExpired, WrongState, SlotClosed, SlotBusy.
+    """
+
+    def attempt() -> None:
+        current = _lock_booking(booking)
+        if current.state == Booking.Status.CONFIRMED:
+            return
+        _require_hold(current, "confirmed")
+        seats, slot = _lock_own_seats(current)
+        _require_open(slot)
+        given = {"name": name, "email": email, "phone": phone}
+        _change_status(
+            current,
+            BookingEvent.Action.CONFIRM,
+            Booking.Status.CONFIRMED,
+            actor=actor,
+            confirmed_at=slot.now,
+            **{field: value for field, value in given.items() if value},
+        )
+        _give_seats(seats, current, held_until=None)
+
+    _transact(attempt)
+    return _reload(booking)
+
+
+def extend(booking: Booking) -> Booking:
+    """Holds the seats for HOLD_SECONDS from now, but no longer than HOLD_MAX_SECONDS in all.
+
+    Locks the booking, then its seats. Raises HoldExpired, WrongState, SlotClosed, SlotBusy.
+    """
+
+    def attempt() -> None:
+        current = _lock_booking(booking)
+        _require_hold(current, "extended")
+        seats, slot = _lock_own_seats(current)
+        _require_open(slot)
+        wished = slot.now + timedelta(seconds=settings.HOLD_SECONDS)
+        cap = current.created_at + timedelta(seconds=settings.HOLD_MAX_SECONDS)
+        expires_at = max(current.expires_at, min(wished, cap))
+        _update_one(current, expires_at=expires_at)
+        _give_seats(seats, current, held_until=expires_at)
+
+    _transact(attempt)
+    return _reload(booking)
+
+
+def cancel(
+    booking: Booking, *, actor: Holder | str = GUEST, reason: str = "", by_staff: bool = False
+) -> Booking:
+    """PENDING or CONFIRMED → CANCELLED, and the seats are free. A cancelled one is unchanged.
+
+    Patients can cancel until the slot starts, staff always.
+    Locks the booking, then its seats. Raises HoldExpired, WrongState, SlotClosed, SlotBusy.
+    """
+
+    def attempt() -> None:
+        current = _lock_booking(booking)
+        if current.state == Booking.Status.CANCELLED:
+            return
+        if current.state != Booking.Status.CONFIRMED:
+            _require_hold(current, "cancelled")
+        seats, slot = _lock_own_seats(current)
+        has_begun = slot.starts_at <= slot.now
+        if current.state == Booking.Status.CONFIRMED and has_begun and not by_staff:
+            raise SlotClosed("It has begun, so it can no longer be cancelled here.")
+        _change_status(
+            current,
+            BookingEvent.Action.CANCEL,
+            Booking.Status.CANCELLED,
+            actor=actor,
+            reason=reason,
+            cancelled_at=slot.now,
+        )
+        _release_seats(seats, current)
+
+    _transact(attempt)
+    return _reload(booking)
+
+
+def reschedule(
+    booking: Booking,
+    *,
+    slot: Slot,
+    seat_ids: Sequence[int] | None = None,
+    quantity: int | None = None,
+    actor: Holder | str = GUEST,
+) -> Booking:
+    """Moves a live hold or a confirmed booking to other seats, of this or of another slot.
+
+    One swap: the old seats are given up only when the new ones are owned. Some may be kept, and
+    their number may change. A hold keeps its end.
+    Locks the booking, then old and new seats. Raises what `hold` does, HoldExpired and WrongState.
+    """
+    seat_ids, quantity = _check_request(seat_ids, quantity)
+
+    def attempt(*, wait: bool) -> None:
+        current = _lock_booking(booking)
+        if current.state != Booking.Status.CONFIRMED:
+            _require_hold(current, "rescheduled")
+        old, new = _lock_swap(current, slot, seat_ids, quantity, wait=wait)
+        if (left := _check_own_seats(current, old)).starts_at <= left.now:
+            raise SlotClosed("It has begun, so it can no longer be moved.")
+        _require_open(_read_slot(slot.pk))
+        if current.state == Booking.Status.CONFIRMED:
+            held_until = None
+        else:
+            held_until = current.expires_at
+        _release_seats([seat for seat in old if seat not in new], current)
+        _update_one(current, slot=slot, quantity=quantity, labels=[seat.label for seat in new])
+        _give_seats([seat for seat in new if seat not in old], current, held_until=held_until)
+        _record(
+            current,
+            BookingEvent.Action.RESCHEDULE,
+            current.status,
+            actor,
+            f"from slot {current.slot_id}: {', '.join(current.labels)}"[:500],
+        )
+
+    _with_seats(attempt, slot, quantity, any_seats=seat_ids is None, own=booking)
+    return _reload(booking)
+
+
+# ── expire_due, cancel_slot ───────────────────────────────────────────────────────────────────────
+
+
+def expire_due(*, batch_size: int = 500) -> tuple[int, int]:
+    """Closes one batch of lapsed holds; returns how many holds and how many seats it released.
+
+    Housekeeping: to everybody else they were free already. Locks due bookings that nobody else has
+    locked, then their seats. Raises SweeperRunning if another one is at work, and OperationalError.
+    """
+    with transaction.atomic(durable=True):
+        _bound_waiting()
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [SWEEPER_LOCK])
+            if not cursor.fetchone()[0]:
+                raise SweeperRunning
+        due = list(
+            Booking.objects.due()
+            .order_by("expires_at")
+            .select_for_update(of=("self",), no_key=True, skip_locked=True)[:batch_size]
+        )
+        ids = [booking.pk for booking in due]
+        seats = list(Seat.objects.filter(booking__in=ids).lock())
+        released = Seat.objects.filter(pk__in=[seat.pk for seat in seats], booking__in=ids).update(
+            booking=None, held_until=None
+        )
+        expired = (
+            Booking.objects.due()
+            .filter(pk__in=ids)
+            .update(status=Booking.Status.FAILED, failure_reason=Booking.FailureReason.EXPIRED)
+        )
+        _expect(expired == len(ids), f"expired {expired} of {len(ids)} locked bookings")
+        _expect(released == len(seats), f"released {released} of {len(seats)} locked seats")
+        BookingEvent.objects.bulk_create(
+            BookingEvent(
+                booking=booking,
+                action=BookingEvent.Action.EXPIRE,
+                from_status=Booking.Status.PENDING,
+                to_status=Booking.Status.FAILED,
+                actor=SYSTEM,
+            )
+            for booking in due
+        )
+        return expired, released
+
+
+def cancel_slot(slot: Slot, *, actor: Holder | str, reason: str = "") -> list[Booking]:
+    """Takes the slot off the calendar and cancels its bookings; returns those it cancelled.
+
+    First `cancelled_at` is committed. Then all seats are locked once and let go: whoever had read
+    the slot as open had locked a seat by then, and has finished when the last lock is granted. Then
+    each booking is cancelled by the ordinary path. Killed half-way, it is finished by calling it
+    again (`expire_holds` does). Raises SlotBusy.
+    """
+
+    def close() -> None:
+        Slot.objects.filter(pk=slot.pk, cancelled_at=None).update(cancelled_at=Now())
+
+    def wait_for_holds() -> None:
+        list(Seat.objects.filter(slot=slot).values_list("pk").lock())
+
+    _transact(close)
+    _transact(wait_for_holds)
+    cancelled = []
+    open_states = [Booking.Status.PENDING, Booking.Status.CONFIRMED]
+    for booking in Booking.objects.filter(slot=slot, status__in=open_states).order_by("created_at"):
+        try:
+            cancelled.append(cancel(booking, actor=actor, reason=reason, by_staff=True))
+        except (HoldExpired, WrongState):
+            continue  # it ended by itself in the meantime
+    return cancelled
+
+
+def finish_cancelled_slots() -> list[Booking]:
+    """Cancels what a `cancel_slot` that was killed half-way left; returns those bookings."""
+    left = Slot.objects.filter(
+        cancelled_at__isnull=False, bookings__status=Booking.Status.CONFIRMED
+    ).distinct()
+    return [booking for slot in left for booking in cancel_slot(slot, actor=SYSTEM)]
+
+
+# ── The steps of the protocol ─────────────────────────────────────────────────────────────────────
+
+
+def _transact(attempt: Callable[[], T]) -> T:
+    """Runs one attempt in a transaction of its own; what fails is translated outside of it."""
+    with _translated(), transaction.atomic(durable=True):
+        _bound_waiting()
+        return attempt()
+
+
+def _with_seats(
+    attempt: Callable[..., T],
+    slot: Slot,
+    quantity: int,
+    *,
+    any_seats: bool,
+    own: Booking | None = None,
+) -> T:
+    """Runs an attempt that needs seats; for any n seats again, waiting, while enough seem left.
+
+    What the booking `own` has of this slot already counts as left.
+    """
+    if not any_seats:
+        return _transact(lambda: attempt(wait=True))
+    for wait in (False, *[True] * ROUNDS):
+        try:
+            return _transact(lambda wait=wait: attempt(wait=wait))
+        except _TooFew:
+            # Outside the transaction: what it had locked is free for others while we look and wait.
+            left = _count_left(slot, quantity, own)
+            if left < quantity:
+                raise SoldOut(left) from None
+    raise SlotBusy
+
+
+def _bound_waiting() -> None:
+    """Limits on waiting until this transaction ends, whatever pooler is in between."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', %s, true),"
+            " set_config('idle_in_transaction_session_timeout', %s, true)",
+            [LOCK_TIMEOUT, STATEMENT_TIMEOUT, IDLE_TIMEOUT],
+        )
+
+
+# A named constraint translates to one error; any other surfaces as it is.
+CONSTRAINT_ERRORS: dict[str, type[BookingError]] = {
+    "booking_key_is_unique_for_user": KeyReused,
+    "booking_key_is_unique_among_guests": KeyReused,
+    "booking_reference_is_unique": SlotBusy,  # one in a million million: another try is another name
+}
+# Waiting took too long, or would never have ended. A lost connection is not among them: lost
+# during COMMIT its outcome is unknown, and the site says so.
+BUSY_ERRORS = (
+    postgres.LockNotAvailable,
+    postgres.QueryCanceled,
+    postgres.DeadlockDetected,
+    PoolTimeout,
+)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Database errors that a caller can do something about become BookingErrors."""
+    try:
+        yield
+    except IntegrityError as error:
+        diagnosis = getattr(error.__cause__, "diag", None)
+        refusal = CONSTRAINT_ERRORS.get(getattr(diagnosis, "constraint_name", None))
+        if refusal is None:
+            raise
+        raise refusal from error
+    except OperationalError as error:
+        if not isinstance(error.__cause__, BUSY_ERRORS):
+            raise
+        logger.warning("busy: %s", type(error.__cause__).__name__)
+        raise SlotBusy from error
+
+
+def _count_left(slot: Slot, enough: int, own: Booking | None) -> int:
+    """Seats that look free or lapsed, locked or not, counted up to `enough` of each kind.
+
+    Lapsed ones first: what the sweeper frees in between is counted twice rather than not at all.
+    """
+    seats = Seat.objects.filter(slot=slot)
+    left = seats.lapsed()[:enough].count() + seats.free()[:enough].count()
+    return left + seats.filter(booking=own).count() if own else left
+
+
+def _lock_booking(booking: Booking) -> Booking:
+    """Locks the booking and reads it again, with its state, in a statement of its own."""
+    locked = Booking.objects.filter(pk=booking.pk).select_for_update(of=("self",), no_key=True)
+    if not locked.values_list("pk"):
+        raise Booking.DoesNotExist
+    return Booking.objects.with_state().get(pk=booking.pk)
+
+
+def _lock_seats(slot: Slot, seat_ids: list[int] | None, quantity: int, *, wait: bool) -> list[Seat]:
+    """Locks the seats for a hold. Raises SeatsTaken, InvalidRequest, or _TooFew of any n."""
+    if seat_ids is None:
+        return _lock_any(slot, quantity, wait=wait)
+    return _require_named(slot, seat_ids, list(_named(slot, seat_ids).lock()))
+
+
+def _named(slot: Slot, seat_ids: Sequence[int]) -> Any:
+    """Those of the named seats that are free or lapsed in the statement that asks."""
+    return Seat.objects.filter(slot=slot, pk__in=seat_ids).available()
+
+
+def _require_named(slot: Slot, seat_ids: Sequence[int], locked: list[Seat]) -> list[Seat]:
+    """The locked seats, if they are all that were named. Raises SeatsTaken, InvalidRequest."""
+    if len(locked) == len(seat_ids):
+        return locked
+    labels = dict(Seat.objects.filter(slot=slot, pk__in=seat_ids).values_list("pk", "label"))
+    if len(labels) < len(seat_ids):
+        raise InvalidRequest("A seat that was named is not one of this slot.")
+    mine = {seat.pk for seat in locked}
+    raise SeatsTaken([label for pk, label in sorted(labels.items()) if pk not in mine])
+
+
+def _any_seats(slot: Slot) -> list[Any]:
+    """Where to look for any seats, in this order: one partial index each, never an OR.
+
+    From a random id on, so that a crowd spreads and nobody wades through what others took.
+    """
+    start = random.randint(slot.first_seat_id, slot.last_seat_id)
+    free = Seat.objects.filter(slot=slot).free().order_by("id")
+    lapsed = Seat.objects.filter(slot=slot).lapsed().order_by("held_until")
+    return [free.filter(pk__gte=start), free.filter(pk__lt=start), lapsed]
+
+
+def _lock_any(slot: Slot, quantity: int, *, wait: bool) -> list[Seat]:
+    """Locks any free or lapsed seats of the slot. Raises _TooFew."""
+    seats = []
+    if wait:
+        candidates = _find_candidates(slot, quantity)
+        seats = list(_named(slot, candidates).lock())
+    return _top_up(slot, seats, quantity)
+
+
+def _find_candidates(slot: Slot, quantity: int) -> list[int]:
+    """Ids of seats that look free or lapsed, locked by somebody or not."""
+    ids: list[int] = []
+    for seats in _any_seats(slot):
+        if len(ids) < quantity:
+            ids += seats.values_list("pk", flat=True)[: quantity - len(ids)]
+    return ids
+
+
+def _top_up(slot: Slot, seats: list[Seat], quantity: int) -> list[Seat]:
+    """Adds seats that nobody has locked, without waiting, until there are `quantity`, or _TooFew."""
+    for more in _any_seats(slot):
+        if missing := quantity - len(seats):
+            mine = [seat.pk for seat in seats]  # SKIP LOCKED does not skip one's own locks
+            more = more.exclude(pk__in=mine) if mine else more
+            seats += more.select_for_update(of=("self",), no_key=True, skip_locked=True)[:missing]
+    if len(seats) < quantity:
+        raise _TooFew
+    return sorted(seats, key=lambda seat: seat.pk)
+
+
+def _lock_swap(
+    booking: Booking, slot: Slot, seat_ids: list[int] | None, quantity: int, *, wait: bool
+) -> tuple[list[Seat], list[Seat]]:
+    """Locks a booking's own seats and those it wants instead; returns both.
+
+    Whatever is waited for is locked in one statement in id order: two bookings that want each
+    other's seats cannot wait in a circle. Raises SeatsTaken, InvalidRequest, _TooFew.
+    """
+    if seat_ids is not None:
+        wanted = seat_ids
+    else:
+        wanted = _find_candidates(slot, quantity) if wait else []
+    named = Q(slot=slot, pk__in=wanted) & SEAT_IS_AVAILABLE
+    locked = list(Seat.objects.filter(Q(booking=booking) | named).lock())
+    old = [seat for seat in locked if seat.booking_id == booking.pk]
+    if seat_ids is not None:
+        new = [seat for seat in locked if seat.pk in seat_ids]
+        return old, _require_named(slot, seat_ids, new)
+    kept = [seat for seat in old if seat.slot_id == slot.pk][:quantity]
+    more = [seat for seat in locked if seat.booking_id != booking.pk][: quantity - len(kept)]
+    return old, _top_up(slot, kept + more, quantity)
+
+
+def _lock_own_seats(booking: Booking) -> tuple[list[Seat], Slot]:
+    """Locks the seats of a locked booking; returns them, and the slot as `_check_own_seats`."""
+    seats = list(Seat.objects.filter(booking=booking).lock())
+    return seats, _check_own_seats(booking, seats)
+
+
+def _check_own_seats(booking: Booking, seats: Sequence[Seat]) -> Slot:
+    """The booking's slot, with `now`, read after the locks.
+
+    Raises HoldExpired if a hold lapsed while waiting for them, and BrokenInvariant if the booking
+    does not own as many seats as it says.
+    """
+    slot = _read_slot(booking.slot_id)
+    if booking.status == Booking.Status.PENDING and booking.expires_at <= slot.now:
+        raise HoldExpired
+    _expect(
+        len(seats) == booking.quantity,
+        f"booking {booking.pk} owns {len(seats)} of its {booking.quantity} seats",
+    )
+    return slot
+
+
+def _read_slot(pk: int) -> Slot:
+    """The slot and the database's clock (`now`) at this moment. Raises SlotClosed if it is gone."""
+    slot = Slot.objects.with_now().filter(pk=pk).first()
+    if slot is None:
+        raise SlotClosed
+    return slot
+
+
+def _require_open(slot: Slot) -> None:
+    """Raises SlotClosed, saying why, unless the slot as just read can be booked."""
+    if slot.is_bookable(slot.now):
+        return
+    if slot.cancelled_at:
+        raise SlotClosed("This has been called off, so it cannot be booked.")
+    if slot.opens_at and slot.now < slot.opens_at:
+        raise SlotClosed("Booking has not opened yet.")
+    raise SlotClosed("Booking has closed.")
+
+
+def _require_hold(booking: Booking, verb: str) -> None:
+    """Raises HoldExpired or WrongState unless the booking, as just read, is a live hold."""
+    if booking.state == Booking.Status.PENDING:
+        return
+    if booking.reason == Booking.FailureReason.EXPIRED:
+        raise HoldExpired
+    raise WrongState(
+        f"This booking is {Booking.Status(booking.state).label}, so it cannot be {verb}."
+    )
+
+
+def _change_status(
+    booking: Booking,
+    action: BookingEvent.Action,
+    status: Booking.Status,
+    *,
+    actor: Holder | str,
+    reason: str = "",
+    **values: Any,
+) -> None:
+    """Moves a locked booking to `status` and writes its history, both or neither."""
+    _update_one(booking, status=status, **values)
+    _record(booking, action, status, actor, reason)
+
+
+def _record(
+    booking: Booking,
+    action: BookingEvent.Action,
+    to_status: str,
+    actor: Holder | str,
+    reason: str,
+) -> None:
+    BookingEvent.objects.create(
+        booking=booking,
+        action=action,
+        from_status=booking.status,
+        to_status=to_status,
+        actor=str(actor),
+        reason=reason,
+    )
+
+
+def _update_one(booking: Booking, **values: Any) -> None:
+    """Updates the booking if its status is still the one that was read; it must be."""
+    rows = Booking.objects.filter(pk=booking.pk, status=booking.status).update(**values)
+    _expect(rows == 1, f"booking {booking.pk} was no longer {booking.status}")
+
+
+def _give_seats(seats: Sequence[Seat], booking: Booking, *, held_until: datetime | None) -> None:
+    """Makes the booking the owner of locked seats: until then, or (None) for good."""
+    rows = Seat.objects.filter(pk__in=[seat.pk for seat in seats]).update(
+        booking=booking, held_until=held_until
+    )
+    _expect(rows == len(seats), f"gave {rows} of {len(seats)} locked seats to {booking.pk}")
+
+
+def _release_seats(seats: Sequence[Seat], booking: Booking) -> None:
+    """Makes locked seats of the booking free."""
+    rows = Seat.objects.filter(pk__in=[seat.pk for seat in seats], booking=booking).update(
+        booking=None, held_until=None
+    )
+    _expect(rows == len(seats), f"released {rows} of {len(seats)} locked seats of {booking.pk}")
+
+
+def _expect(holds: bool, breach: str) -> None:
+    if not holds:
+        raise BrokenInvariant(breach)
+
+
+def _reload(booking: Booking) -> Booking:
+    """The booking as it is now, as pages show it."""
+    return Booking.objects.for_page().get(pk=booking.pk)
