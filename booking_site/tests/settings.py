@@ -17,6 +17,8 @@ for line in (BASE_DIR / ".env.example").read_text().splitlines():
         os.environ.pop(variable, None)
 os.environ["ENV_FILE"] = os.devnull
 os.environ["SECRET_KEY"] = "only for tests, which need no secret of fifty characters"
+# Playwright runs an event loop in the thread of the test, which Django would take for async code.
+os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
 os.environ.setdefault("DATA_DIR", str(default_data_dir(BASE_DIR, "test")))
 
 from booking_site.settings import *  # noqa: E402, F403

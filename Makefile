@@ -1,0 +1,28 @@
+# Everything starts here. `make run` and `make test` need python3, make and a network; what else
+# they need they install, into .venv where they can.
+PYTHON ?= python3
+
+.PHONY: run test lint screenshots
+
+# The site with demo data. PORT=8001 HOST=0.0.0.0 make run
+run:
+	@exec $(PYTHON) booking_site/bootstrap.py run
+
+# Every test. make test ARGS="-k race -x"
+test:
+	@exec $(PYTHON) booking_site/bootstrap.py test $(ARGS)
+
+# What the gate checks beside the tests.
+lint:
+	@$(PYTHON) booking_site/bootstrap.py install
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/djlint templates --lint --quiet
+	DJANGO_SETTINGS_MODULE=booking_site.tests.settings .venv/bin/python manage.py makemigrations --check
+	ENV_FILE=/dev/null SITE_URL=https://book.example.org DATABASE_URL=postgres://localhost/none \
+	SECRET_KEY=$$(.venv/bin/python -c 'import secrets; print(secrets.token_urlsafe(50))') \
+	.venv/bin/python manage.py check --deploy --fail-level WARNING
+
+# The pictures of the README, taken of the site as it is.
+screenshots:
+	@exec $(PYTHON) booking_site/bootstrap.py screenshots

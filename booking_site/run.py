@@ -1,0 +1,201 @@
+"""`make run`: the whole site on this machine, from an empty folder to an address to open.
+
+Migrates, loads the demo data once, collects static files; then keeps gunicorn and the housekeeping
+loop running until Ctrl-C or SIGTERM, and stops what it started. After a `kill -9` the next start
+ends what was left over.
+"""
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import IO
+
+import django
+import psutil
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management import call_command
+from django.db import OperationalError, connection
+
+START_LIMIT = 60  # seconds until the site must answer
+STOP_LIMIT = 15  # seconds until what does not stop is killed
+RESTARTS = 5  # of one process within a minute; then something is wrong
+
+
+def fail(sentence: str) -> None:
+    sys.exit(f"holdfast: {sentence}")
+
+
+class Child:
+    """A process that is kept running."""
+
+    def __init__(self, name: str, *command: str) -> None:
+        self.name, self.command = name, command
+        self.starts: list[float] = []
+
+    def start(self) -> None:
+        """Starts it in a session of its own: a Ctrl-C is for us, who stop it in good order."""
+        self.starts = [at for at in self.starts if at > time.monotonic() - 60]
+        self.starts.append(time.monotonic())
+        self.process = subprocess.Popen(
+            self.command, stdin=subprocess.DEVNULL, start_new_session=True
+        )
+
+    def keep_running(self) -> bool:
+        """Starts it again if it has ended; returns whether it had. Ends us if it keeps ending."""
+        if self.process.poll() is None:
+            return False
+        if len(self.starts) > RESTARTS:
+            fail(f"{self.name} ended {RESTARTS} times within a minute; what it printed says why.")
+        print(f"holdfast: {self.name} ended ({self.process.returncode}); starting it again.")
+        self.start()
+        return True
+
+
+def main() -> None:
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "booking_site.settings")
+    try:
+        django.setup()
+        from django.conf import settings
+    except ImproperlyConfigured as error:
+        fail(str(error))
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: stop.set())
+
+    lock = take_over(settings.DATA_DIR, settings.SITE_URL)
+    require_port(settings.HOST, settings.PORT)
+    prepare()
+    children = [
+        Child(
+            "gunicorn",
+            *(sys.executable, "-m", "gunicorn"),
+            *("-c", "booking_site/gunicorn.conf.py", "booking_site.wsgi"),
+        ),
+        Child(
+            "housekeeping",
+            *(sys.executable, "manage.py", "expire_holds", "--loop", "--interval", "5"),
+        ),
+    ]
+    os.environ |= {"HOST": settings.HOST, "PORT": str(settings.PORT)}
+    try:
+        for child in children:
+            child.start()
+        note(lock, children)
+        if wait_until_ready(settings.HOST, settings.PORT, children, stop):
+            greet(settings)
+        while not stop.wait(0.5):
+            if any([child.keep_running() for child in children]):
+                note(lock, children)
+    finally:
+        print("holdfast: stopping …", flush=True)
+        end([psutil.Process(child.process.pid) for child in children if is_running(child)])
+        lock.truncate(0)
+
+
+def take_over(data_dir: Path, url: str) -> IO[str]:
+    """The lock of this data folder, with what an earlier run left over ended."""
+    try:
+        lock = (data_dir / "run.lock").open("a+")
+    except OSError as error:
+        fail(f"the data folder {data_dir} cannot be used ({error.strerror}); make it writable.")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        fail(f"it is running already from this folder, at {url}; stop that first.")
+    lock.seek(0)
+    left_over = []
+    for pid, started in json.loads(lock.read() or "[]"):
+        # A pid may be another's by now; a pid and its start are one process.
+        if psutil.pid_exists(pid) and psutil.Process(pid).create_time() == started:
+            left_over.append(psutil.Process(pid))
+    end(left_over)
+    return lock
+
+
+def note(lock: IO[str], children: list[Child]) -> None:
+    """Writes down what runs, for the start after a `kill -9`."""
+    running = [psutil.Process(child.process.pid) for child in children if is_running(child)]
+    lock.truncate(0)
+    lock.write(json.dumps([[process.pid, process.create_time()] for process in running]))
+    lock.flush()
+
+
+def is_running(child: Child) -> bool:
+    return child.process.poll() is None
+
+
+def end(processes: list[psutil.Process]) -> None:
+    """Asks them to stop, and kills what does not, with all that it started."""
+    families = [*processes, *(p for process in processes for p in process.children(True))]
+    for process in processes:
+        process.terminate()
+    for process in psutil.wait_procs(families, timeout=STOP_LIMIT)[1]:
+        process.kill()
+
+
+def require_port(host: str, port: int) -> None:
+    """Ends with a sentence if somebody else listens there."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            fail(
+                f"cannot listen at {host} port {port} ({error.strerror}); "
+                f"choose another port: PORT={port % 65535 + 1} make run"
+            )
+
+
+def prepare() -> None:
+    """Database, demo data and static files."""
+    try:
+        call_command("migrate", verbosity=0, interactive=False)
+        if connection.settings_dict.get("DATA_DIR"):
+            call_command("load_demo")
+    except OperationalError as error:
+        fail(f"the database cannot be used: {' '.join(str(error).split())}")
+    finally:
+        connection.close()
+        connection.close_pool()
+    call_command("collectstatic", verbosity=0, interactive=False)
+
+
+def wait_until_ready(host: str, port: int, children: list[Child], stop: threading.Event) -> bool:
+    """True when the site answers; False if it is stopped before that."""
+    local = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    deadline = time.monotonic() + START_LIMIT
+    while time.monotonic() < deadline:
+        for child in children:
+            child.keep_running()
+        try:
+            urllib.request.urlopen(f"http://{local}:{port}/health/live", timeout=2)
+            return True
+        except urllib.error.HTTPError:
+            return True  # it answers; what it thinks of this address is another matter
+        except OSError:
+            if stop.wait(0.1):
+                return False
+    fail(f"the site did not answer within {START_LIMIT} seconds; what it printed says why.")
+
+
+def greet(settings: object) -> None:
+    from slots.management.commands.load_demo import demo_logins
+
+    print(f"\n  Holdfast is at {settings.SITE_URL}/\n")
+    for what, email, password in demo_logins(settings.DATA_DIR):
+        print(f"  {what:8} {email:22} {password}")
+    print("\n  Ctrl-C stops it; the data stays.\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()

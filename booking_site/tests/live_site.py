@@ -1,0 +1,101 @@
+"""A real site for tests to talk to: gunicorn as in production, on the tests' database."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote, urlencode
+
+import psutil
+from django.core.management import call_command
+from django.db import connection
+from django.test import override_settings
+
+BASE_DIR = Path(__file__).parents[2]
+
+
+class LiveSite:
+    """Where it is, and how to hurt it."""
+
+    def __init__(self, process: subprocess.Popen, port: int) -> None:
+        self.process = process
+        self.url = f"http://127.0.0.1:{port}"
+
+    def workers(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children()
+
+    def wait_until_answers(self, path: str = "/health/ready", seconds: float = 30) -> float:
+        """Seconds until that path answers 200. Raises TimeoutError if it never does."""
+        started = time.monotonic()
+        while time.monotonic() < started + seconds:
+            if self.process.poll() is not None:
+                raise RuntimeError(f"gunicorn ended with {self.process.returncode}")
+            try:
+                urllib.request.urlopen(self.url + path, timeout=seconds)
+                return time.monotonic() - started
+            except (urllib.error.HTTPError, OSError):
+                time.sleep(0.05)
+        raise TimeoutError(f"{path} did not answer 200 within {seconds} seconds")
+
+
+def database_url() -> str:
+    """The test database, for another process."""
+    at = connection.get_connection_params()
+    query = urlencode({key: at[key] for key in ("host", "port") if at.get(key)})
+    login = quote(at.get("user", "")) + (f":{quote(at['password'])}" if "password" in at else "")
+    return f"postgres://{login}@/{quote(at['dbname'])}?{query}"
+
+
+def site_environment(**variables: str) -> dict[str, str]:
+    """The environment of a process of the site on the test database."""
+    return (
+        os.environ
+        | {"DATABASE_URL": database_url(), "DJANGO_SETTINGS_MODULE": "booking_site.settings"}
+        | variables
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def live_site(**variables: str) -> Iterator[LiveSite]:
+    """gunicorn with the site's own configuration, ended with all its workers afterwards."""
+    port = free_port()
+    manifest = "whitenoise.storage.CompressedManifestStaticFilesStorage"
+    with override_settings(
+        STORAGES={
+            "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+            "staticfiles": {"BACKEND": manifest},
+        }
+    ):
+        call_command("collectstatic", verbosity=0, interactive=False)
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "gunicorn"),
+            *("-c", "booking_site/gunicorn.conf.py", "booking_site.wsgi"),
+        ],
+        cwd=BASE_DIR,
+        env=site_environment(PORT=str(port), HOST="127.0.0.1", **variables),
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        site = LiveSite(process, port)
+        site.wait_until_answers()
+        yield site
+    finally:
+        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(True)]
+        process.terminate()
+        for left in psutil.wait_procs(family, timeout=15)[1]:
+            left.kill()
+        process.wait()
