@@ -43,24 +43,19 @@ def make_environment() -> None:
                 if file.read() == wanted:
                     return
         print("holdfast: installing into .venv (once, about half a minute) …", flush=True)
-        if run([sys.executable, "-m", "venv", "--clear", VENV]) and not install_venv_module():
+        if make_venv()[0] and not (install_venv_module() and make_venv()[0] == 0):
             fail("python3 cannot make virtual environments; install the package python3-venv.")
-        if run(
-            [
-                PYTHON,
-                "-m",
-                "pip",
-                "install",
-                "--quiet",
-                "--disable-pip-version-check",
-                "--requirement",
-                REQUIREMENTS,
-            ],
-            show=True,
-        ):
+        pip = [PYTHON, "-m", "pip", "--disable-pip-version-check", "install"]
+        code, printed = run([*pip, "--quiet", "--requirement", REQUIREMENTS])
+        if code:
+            print(printed)
             fail("installing the requirements failed (see above); is there a network?")
         with open(STAMP, "w") as file:
             file.write(wanted)
+
+
+def make_venv() -> tuple:
+    return run([sys.executable, "-m", "venv", "--clear", VENV])
 
 
 def install_venv_module() -> bool:
@@ -69,14 +64,16 @@ def install_venv_module() -> bool:
         return False
     package = "python%d.%d-venv" % sys.version_info[:2]
     run(["apt-get", "update", "-qq"])
-    run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", package])
-    return run([sys.executable, "-m", "venv", "--clear", VENV]) == 0
+    return run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", package])[0] == 0
 
 
-def run(command: list, show: bool = False) -> int:
-    """The exit code; what it printed only if `show`."""
-    out = None if show else subprocess.DEVNULL
-    return subprocess.call(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+def run(command: list) -> tuple:
+    """The exit code, and what it printed."""
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    printed = process.communicate()[0].decode("utf-8", "replace")
+    return process.returncode, printed
 
 
 def main() -> None:

@@ -25,6 +25,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.db import OperationalError, connection
 
+from booking_site.embedded_postgres.system import EmbeddedPostgresError, make_data_folder
+
 START_LIMIT = 60  # seconds until the site must answer
 STOP_LIMIT = 15  # seconds until what does not stop is killed
 RESTARTS = 5  # of one process within a minute; then something is wrong
@@ -62,6 +64,7 @@ class Child:
 
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "booking_site.settings")
+    sys.stdout.reconfigure(line_buffering=True)
     try:
         django.setup()
         from django.conf import settings
@@ -93,10 +96,11 @@ def main() -> None:
         if wait_until_ready(settings.HOST, settings.PORT, children, stop):
             greet(settings)
         while not stop.wait(0.5):
-            if any([child.keep_running() for child in children]):
+            ended = [child for child in children if child.keep_running()]
+            if ended:
                 note(lock, children)
     finally:
-        print("holdfast: stopping …", flush=True)
+        print("holdfast: stopping …")
         end([psutil.Process(child.process.pid) for child in children if is_running(child)])
         lock.truncate(0)
 
@@ -104,9 +108,10 @@ def main() -> None:
 def take_over(data_dir: Path, url: str) -> IO[str]:
     """The lock of this data folder, with what an earlier run left over ended."""
     try:
+        make_data_folder(data_dir)
         lock = (data_dir / "run.lock").open("a+")
-    except OSError as error:
-        fail(f"the data folder {data_dir} cannot be used ({error.strerror}); make it writable.")
+    except EmbeddedPostgresError as error:
+        fail(str(error))
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -158,6 +163,7 @@ def require_port(host: str, port: int) -> None:
 
 def prepare() -> None:
     """Database, demo data and static files."""
+    connection.settings_dict["OPTIONS"].pop("pool")  # which would hide why a server is away
     try:
         call_command("migrate", verbosity=0, interactive=False)
         if connection.settings_dict.get("DATA_DIR"):
@@ -166,7 +172,6 @@ def prepare() -> None:
         fail(f"the database cannot be used: {' '.join(str(error).split())}")
     finally:
         connection.close()
-        connection.close_pool()
     call_command("collectstatic", verbosity=0, interactive=False)
 
 
@@ -194,7 +199,7 @@ def greet(settings: object) -> None:
     print(f"\n  Holdfast is at {settings.SITE_URL}/\n")
     for what, email, password in demo_logins(settings.DATA_DIR):
         print(f"  {what:8} {email:22} {password}")
-    print("\n  Ctrl-C stops it; the data stays.\n", flush=True)
+    print("\n  Ctrl-C stops it; the data stays.\n")
 
 
 if __name__ == "__main__":

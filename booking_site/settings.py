@@ -14,7 +14,8 @@ import environ
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
-from booking_site.embedded_postgres.server import default_data_dir
+from booking_site.embedded_postgres.server import EmbeddedPostgresError, default_data_dir
+from booking_site.embedded_postgres.system import make_data_folder
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -48,7 +49,7 @@ def read_secret_key(data_dir: Path) -> str:
     """The key of the embedded installation: made once, kept in the data folder, mode 600."""
     path = data_dir / "secret_key"
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
+        make_data_folder(data_dir)
         fresh = data_dir / f"secret_key.{secrets.token_hex(8)}"
         if not path.exists():
             # Written whole, then linked: of several processes at once the first one's key stays.
@@ -61,11 +62,8 @@ def read_secret_key(data_dir: Path) -> str:
             finally:
                 fresh.unlink()
         return path.read_text()
-    except OSError as error:
-        raise ImproperlyConfigured(
-            f"The data folder {data_dir} cannot be used ({error.strerror}); "
-            "make it writable, or choose another with DATA_DIR."
-        ) from error
+    except (OSError, EmbeddedPostgresError) as error:
+        raise ImproperlyConfigured(str(error)) from error
 
 
 DATA_DIR = Path(env.str("DATA_DIR", "") or default_data_dir(BASE_DIR, "run")).absolute()
@@ -172,7 +170,7 @@ else:
 DATABASES["default"]["CONN_MAX_AGE"] = 0
 DATABASES["default"].setdefault("OPTIONS", {})
 DATABASES["default"]["OPTIONS"] |= {
-    "pool": {"min_size": 0, "max_size": 8, "timeout": 5},
+    "pool": {"min_size": 0, "max_size": 8, "timeout": 3},
     "connect_timeout": 5,
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
@@ -235,6 +233,7 @@ SECURE_REFERRER_POLICY = "same-origin"  # a booking's URL is its key: it goes to
 if SITE_URL.startswith("https://"):
     SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
     SECURE_SSL_REDIRECT = True
+    SECURE_REDIRECT_EXEMPT = [r"^health"]  # asked from inside, in plain HTTP
     SECURE_HSTS_SECONDS = 31_536_000
 
 # Logs: one line an event, to standard error.

@@ -1,10 +1,15 @@
-"""Pages that belong to no application: is the site alive, and what it says when something breaks."""
+"""Pages of no application: is the site alive, and what it says when something breaks."""
 
 import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
 
 from django.db import Error, connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import redirect, render
 from django.template.loader import render_to_string
+from django.templatetags.static import static
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
@@ -37,3 +42,22 @@ def server_error(request: HttpRequest) -> HttpResponse:
     """What no view caught: 503 if the database was away outside of a view, else 500."""
     unavailable = answer_unavailable(sys.exc_info()[1])
     return unavailable or HttpResponse(render_to_string("500.html"), status=500)
+
+
+def favicon(request: HttpRequest) -> HttpResponse:
+    """For what asks without reading the page, as Django admin's pages make browsers do."""
+    return redirect(static("img/mark.svg"))
+
+
+def require_post(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+    """Django's `require_POST`, with a page: a refused form leaves its address in the browser."""
+
+    @wraps(view)
+    def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        if request.method == "POST":
+            return view(request, *args, **kwargs)
+        response = render(request, "405.html", status=405)
+        response["Allow"] = "POST"
+        return response
+
+    return wrapper

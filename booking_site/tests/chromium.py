@@ -1,4 +1,4 @@
-"""The browser of the browser tests: one that is on the machine, or the one that can be installed."""
+"""The browser of the browser tests: one that is on the machine, or one that can be installed."""
 
 import os
 import shutil

@@ -1,12 +1,23 @@
 """Fixtures of the tests that use the site as its users do: over HTTP, in a browser."""
 
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
+import psutil
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, sync_playwright
 
+from booking_site.embedded_postgres.server import Server
 from booking_site.tests import chromium
 from booking_site.tests.live_site import LiveSite, live_site
+
+IS_ROOT = os.geteuid() == 0
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +46,63 @@ def context(browser: Browser, site: LiveSite) -> Iterator[BrowserContext]:
     context.close()
 
 
+@contextlib.contextmanager
+def reachable_folder() -> Iterator[Path]:
+    """A new folder that the server's user can reach, unlike root's tmp_path; all in it ends."""
+    path = Path(tempfile.mkdtemp(prefix="holdfast-test-", dir="/tmp")).resolve()
+    if IS_ROOT:
+        path.chmod(0o755)
+    yield path
+    deadline = time.monotonic() + 20
+    while left := processes_in(path):
+        assert time.monotonic() < deadline, f"still running: {left}"
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(left, timeout=1)
+    shutil.rmtree(path)
+
+
 @pytest.fixture
-def page(context: BrowserContext) -> Page:
-    return context.new_page()
+def folder() -> Iterator[Path]:
+    with reachable_folder() as path:
+        yield path
+
+
+@pytest.fixture
+def empty(folder: Path) -> Iterator[Server]:
+    """A server whose data folder does not exist yet."""
+    server = Server(folder / "data")
+    yield server
+    server.stop_if_unused()
+
+
+@pytest.fixture(scope="module")
+def initialised() -> Iterator[Path]:
+    """The data folder of a server that ran once, to be copied: initdb is most of a test's time."""
+    with reachable_folder() as path:
+        server = Server(path / "data")
+        server.ensure_running()
+        server.stop_if_unused()
+        yield server.data_dir
+
+
+@pytest.fixture
+def server(empty: Server, initialised: Path) -> Server:
+    """A server that ran before and is stopped."""
+    subprocess.run(["cp", "-a", initialised, empty.data_dir], check=True)
+    return empty
+
+
+def processes_in(path: Path) -> list[psutil.Process]:
+    """The living processes of PostgreSQL at work anywhere below the folder."""
+    found = []
+    for process in psutil.process_iter(["name", "status"]):
+        with contextlib.suppress(psutil.Error):
+            if (
+                process.info["name"] in ("postgres", "initdb", "pg_ctl")
+                and process.info["status"] != psutil.STATUS_ZOMBIE
+                and Path(process.cwd()).is_relative_to(path)
+            ):
+                found.append(process)
+    return found

@@ -1,6 +1,7 @@
 """Things to test with: `SlotFactory(places=3)`, `SlotFactory(rows=4, seats_per_row=6)`."""
 
 from datetime import timedelta
+from typing import Any
 
 import factory
 from django.utils import timezone
@@ -49,7 +50,15 @@ class SlotFactory(factory.django.DjangoModelFactory):
     ends_at = factory.LazyAttribute(lambda slot: slot.starts_at + timedelta(hours=2))
 
     @classmethod
-    def _create(cls, model_class, *args, places=10, rows=0, seats_per_row=10, **fields) -> Slot:
+    def _create(
+        cls,
+        model_class: type[Slot],
+        *args: Any,
+        places: int = 10,
+        rows: int = 0,
+        seats_per_row: int = 10,
+        **fields: Any,
+    ) -> Slot:
         if rows:
             fields["seating"] = Slot.Seating.NUMBERED
         slot = super()._create(model_class, *args, **fields)
@@ -68,5 +77,5 @@ class AppointmentFactory(SlotFactory):
     ends_at = factory.LazyAttribute(lambda slot: slot.starts_at + timedelta(minutes=30))
 
     @classmethod
-    def _create(cls, model_class, *args, places=1, **fields) -> Slot:
+    def _create(cls, model_class: type[Slot], *args: Any, places: int = 1, **fields: Any) -> Slot:
         return super()._create(model_class, *args, places=places, **fields)

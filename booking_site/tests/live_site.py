@@ -13,9 +13,7 @@ from pathlib import Path
 from urllib.parse import quote, urlencode
 
 import psutil
-from django.core.management import call_command
 from django.db import connection
-from django.test import override_settings
 
 BASE_DIR = Path(__file__).parents[2]
 
@@ -71,21 +69,20 @@ def free_port() -> int:
 def live_site(**variables: str) -> Iterator[LiveSite]:
     """gunicorn with the site's own configuration, ended with all its workers afterwards."""
     port = free_port()
-    manifest = "whitenoise.storage.CompressedManifestStaticFilesStorage"
-    with override_settings(
-        STORAGES={
-            "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
-            "staticfiles": {"BACKEND": manifest},
-        }
-    ):
-        call_command("collectstatic", verbosity=0, interactive=False)
+    environment = site_environment(PORT=str(port), HOST="127.0.0.1", **variables)
+    subprocess.run(
+        [sys.executable, "manage.py", "collectstatic", "--verbosity=0", "--no-input"],
+        cwd=BASE_DIR,
+        env=environment,
+        check=True,
+    )
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "gunicorn"),
             *("-c", "booking_site/gunicorn.conf.py", "booking_site.wsgi"),
         ],
         cwd=BASE_DIR,
-        env=site_environment(PORT=str(port), HOST="127.0.0.1", **variables),
+        env=environment,
         stdin=subprocess.DEVNULL,
         start_new_session=True,
     )

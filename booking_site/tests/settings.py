@@ -25,6 +25,9 @@ from booking_site.settings import *  # noqa: E402, F403
 from booking_site.settings import DATABASES, STORAGES  # noqa: E402
 
 STORAGES["staticfiles"] = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
-PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+PASSWORD_HASHERS = [
+    "django.contrib.auth.hashers.MD5PasswordHasher",
+    "django.contrib.auth.hashers.PBKDF2PasswordHasher",  # what a site in another process reads
+]
 # Two hundred threads race with a connection each: no pool between them and the locks.
 DATABASES["default"]["OPTIONS"].pop("pool")

@@ -1,0 +1,39 @@
+"""Who books: a signed-in user, or a guest known by a key in a signed cookie of the browser.
+
+The cookie is not a session: it costs no write, and nothing is kept on the server for visitors.
+"""
+
+import secrets
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+
+from bookings.lifecycle import Holder
+
+COOKIE = "holdfast_browser"
+COOKIE_SECONDS = 400 * 24 * 3600  # the longest that browsers keep one
+
+
+def holder_of(request: HttpRequest) -> Holder:
+    """The holder as far as known; a cookie that was tampered with counts for nothing."""
+    key = request.get_signed_cookie(COOKIE, default="", salt=COOKIE, max_age=COOKIE_SECONDS)
+    user = request.user if request.user.is_authenticated else None
+    return Holder(user=user, session_key=key)
+
+
+def with_new_key(holder: Holder) -> Holder:
+    """The same person, in a browser that gets its key now."""
+    return Holder(user=holder.user, session_key=secrets.token_urlsafe(24))
+
+
+def remember(response: HttpResponse, key: str) -> None:
+    """Gives the browser the key under which its bookings are found again."""
+    response.set_signed_cookie(
+        COOKIE,
+        key,
+        salt=COOKIE,
+        max_age=COOKIE_SECONDS,
+        secure=settings.SESSION_COOKIE_SECURE,
+        httponly=True,
+        samesite="Lax",
+    )

@@ -1,0 +1,230 @@
+"""Holding, confirming, cancelling: each a form, each through `lifecycle`."""
+
+import re
+import uuid
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_http_methods, require_safe
+from django_htmx.http import HttpResponseClientRedirect
+
+from booking_site.views import require_post
+from bookings import browser, lifecycle
+from bookings.forms import DetailsForm, SeatForm
+from bookings.lifecycle import BookingError, Holder, InvalidRequest, KeyReused, SlotBusy
+from bookings.models import Booking
+from slots.models import Slot
+from slots.views import load_slot, render_slot
+
+LATEST = 100  # bookings in a person's list
+
+
+def load_booking(request: HttpRequest, booking_id: uuid.UUID) -> Booking:
+    """The booking, if this visitor may see it: a user's is for that user, a guest's for whoever
+    has its address, and staff see all. To everybody else there is no such booking. One query.
+    """
+    booking = Booking.objects.for_page().filter(pk=booking_id).first()
+    if booking is None:
+        raise Http404("There is no such booking.")
+    if booking.user_id in (None, request.user.pk) or request.user.is_staff:
+        return booking
+    raise Http404("There is no such booking.")
+
+
+@require_post
+@never_cache
+def hold(request: HttpRequest, slot_id: int) -> HttpResponse:
+    slot = load_slot(slot_id)
+    form = SeatForm(request.POST, slot=slot)
+    known = browser.holder_of(request)
+    holder = known if known.session_key else browser.with_new_key(known)
+    try:
+        if not form.is_valid():
+            raise InvalidRequest(form.sentence)
+        booking = _hold_once(slot, form.wish, holder, request.POST.get("key", ""))
+    except SlotBusy:
+        raise
+    except BookingError as refusal:
+        return _refuse(request, slot, form, refusal)
+    if request.htmx:
+        response: HttpResponse = HttpResponseClientRedirect(booking.get_absolute_url())
+    else:
+        response = _see(booking)
+    # A double click before any cookie: the booking has the key of the click that came first.
+    browser.remember(response, known.session_key or booking.session_key)
+    return response
+
+
+def _hold_once(slot: Slot, wish: dict[str, Any], holder: Holder, key: str) -> Booking:
+    """Holds; for the second click on one form returns what the first one got.
+
+    A form that was used and whose booking is over is an old tab or the Back button, not a double
+    click: it holds anew.
+    """
+    if not re.fullmatch(r"[!-~]{16,200}", key):
+        key = uuid.uuid4().hex
+    try:
+        booking = lifecycle.hold(slot, **wish, holder=holder, idempotency_key=key)
+        if booking.is_new or booking.state in (Booking.Status.PENDING, Booking.Status.CONFIRMED):
+            return booking
+    except KeyReused:
+        pass
+    return lifecycle.hold(slot, **wish, holder=holder, idempotency_key=uuid.uuid4().hex)
+
+
+def _refuse(
+    request: HttpRequest, slot: Slot, form: SeatForm, refusal: BookingError
+) -> HttpResponse:
+    """The slot's page as it is now, with the sentence; what is still free stays chosen."""
+    return render_slot(
+        request,
+        load_slot(slot.pk),
+        refusal=str(refusal),
+        selected=form.cleaned_data.get("seat", ()),
+        quantity=form.cleaned_data.get("quantity", 1),
+        status=400 if isinstance(refusal, InvalidRequest) else 409,
+    )
+
+
+@require_safe
+@never_cache
+def booking(request: HttpRequest, booking_id: uuid.UUID) -> HttpResponse:
+    return _render_booking(request, load_booking(request, booking_id))
+
+
+@require_post
+@never_cache
+def confirm(request: HttpRequest, booking_id: uuid.UUID) -> HttpResponse:
+    booking = load_booking(request, booking_id)
+    form = DetailsForm(request.POST)
+    details = form.cleaned_data if form.is_valid() else {}
+    if booking.state == Booking.Status.PENDING and not details:
+        return _render_booking(request, booking, form=form, status=400)
+    try:
+        lifecycle.confirm(booking, **details, actor=browser.holder_of(request))
+    except SlotBusy:
+        raise
+    except BookingError as refusal:
+        return _refuse_change(request, booking_id, refusal, form=form)
+    return _see(booking)
+
+
+@require_post
+@never_cache
+def extend(request: HttpRequest, booking_id: uuid.UUID) -> HttpResponse:
+    """More time. What was typed meanwhile comes along and stays."""
+    booking = load_booking(request, booking_id)
+    typed = DetailsForm(initial=request.POST.dict())
+    try:
+        booking = lifecycle.extend(booking)
+    except SlotBusy:
+        raise
+    except BookingError as refusal:
+        if request.htmx:
+            return HttpResponseClientRedirect(booking.get_absolute_url())
+        return _refuse_change(request, booking_id, refusal, form=typed)
+    if request.htmx:
+        return render(request, "bookings/_countdown.html", _booking_context(booking))
+    return _render_booking(request, booking, form=typed)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@never_cache
+def cancel(request: HttpRequest, booking_id: uuid.UUID) -> HttpResponse:
+    """GET only shows: mail scanners follow links. The button on the page acts."""
+    booking = load_booking(request, booking_id)
+    if request.method != "POST":
+        return render(request, "bookings/cancel.html", _booking_context(booking))
+    try:
+        actor = browser.holder_of(request)
+        lifecycle.cancel(booking, actor=actor, by_staff=request.user.is_staff)
+    except SlotBusy:
+        raise
+    except BookingError as refusal:
+        return _refuse_change(request, booking_id, refusal)
+    return _see(booking)
+
+
+@require_safe
+@never_cache
+def my_bookings(request: HttpRequest) -> HttpResponse:
+    """What this user, or this browser, has booked: one query."""
+    holder = browser.holder_of(request)
+    mine = Booking.objects.of_holder(user=holder.user, session_key=holder.session_key)
+    latest = list(mine.for_list()[: LATEST + 1])
+    groups: dict[str, list[Booking]] = {"held": [], "upcoming": [], "past": [], "cancelled": []}
+    for booking in latest[:LATEST]:
+        if booking.state == Booking.Status.PENDING:
+            groups["held"].append(booking)
+        elif booking.state == Booking.Status.CANCELLED:
+            groups["cancelled"].append(booking)
+        else:
+            is_over = booking.slot.ends_at <= booking.now
+            groups["past" if is_over else "upcoming"].append(booking)
+    groups["upcoming"].sort(key=lambda booking: booking.slot.starts_at)
+    context = groups | {"is_empty": not latest, "has_more": len(latest) > LATEST, "latest": LATEST}
+    return render(request, "bookings/my_bookings.html", context)
+
+
+def _see(booking: Booking) -> HttpResponse:
+    """303 to the booking's page: reloading it repeats nothing."""
+    response = redirect(booking)
+    response.status_code = 303
+    return response
+
+
+def _refuse_change(
+    request: HttpRequest,
+    booking_id: uuid.UUID,
+    refusal: BookingError,
+    form: DetailsForm | None = None,
+) -> HttpResponse:
+    """The booking as it is now, and why nothing was changed."""
+    booking = load_booking(request, booking_id)
+    return _render_booking(request, booking, form=form, refusal=str(refusal), status=409)
+
+
+def _render_booking(
+    request: HttpRequest,
+    booking: Booking,
+    *,
+    form: DetailsForm | None = None,
+    refusal: str = "",
+    status: int = 200,
+) -> HttpResponse:
+    if form is None:
+        form = DetailsForm(initial=_known_details(request, booking))
+    context = _booking_context(booking) | {"form": form, "refusal": refusal}
+    return render(request, "bookings/booking.html", context, status=status)
+
+
+def _known_details(request: HttpRequest, booking: Booking) -> dict[str, str]:
+    """What the form starts with: given before, or known of the user."""
+    user = request.user
+    return {
+        "name": booking.name or getattr(user, "name", ""),
+        "email": booking.email or getattr(user, "email", ""),
+        "phone": booking.phone,
+    }
+
+
+def _booking_context(booking: Booking) -> dict[str, Any]:
+    """What the pages of a booking need besides: whether it can be extended, cancelled."""
+    slot = booking.slot
+    context: dict[str, Any] = {"booking": booking, "slot": slot}
+    if booking.state == Booking.Status.PENDING:
+        cap = booking.created_at + timedelta(seconds=settings.HOLD_MAX_SECONDS)
+        seconds = max(0, int(booking.seconds_left))
+        context["seconds_left"] = seconds
+        context["whole"] = max(seconds, settings.HOLD_SECONDS)
+        context["clock"] = f"{seconds // 60}:{seconds % 60:02}"
+        context["refresh_after"] = seconds + 2
+        context["can_extend"] = cap - booking.expires_at > timedelta(seconds=1)
+    elif booking.state == Booking.Status.CONFIRMED:
+        context["can_cancel"] = booking.now < slot.starts_at
+        context["is_over"] = booking.now >= slot.ends_at
+    return context

@@ -1,0 +1,205 @@
+"""The plan of a hall: seats become sections, rows and cells, as this viewer sees them."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple, TypedDict
+
+from slots.models import Seat, Slot
+
+YOURS = "YOURS"
+STATE_NAMES = {
+    Seat.State.AVAILABLE: "free",
+    Seat.State.RESERVED: "held by somebody",
+    Seat.State.BOOKED: "booked",
+    Seat.State.BLOCKED: "not on sale",
+    YOURS: "yours",
+}
+# What is written on a seat that cannot be chosen, so that colour is not the only sign.
+SIGNS = {Seat.State.RESERVED: "…", Seat.State.BOOKED: "×", Seat.State.BLOCKED: "–", YOURS: "★"}
+UNNAMED_ROW = 10  # seats side by side where the seats name no row
+DENSE = 30  # columns from which on the seats are drawn smaller
+
+
+class SeatRow(NamedTuple):
+    """What the plan needs of a seat; halls have thousands, so it is no model instance."""
+
+    pk: int
+    label: str
+    section: str
+    row: str
+    number: int | None
+    column: int | None
+    accessible: bool
+    state: str
+    booking_id: str | None
+
+
+class Cell(TypedDict, total=False):
+    """A seat, or (only `gap`) that many columns of floor. A dict: templates read those fastest.
+
+    `name` is what a screen reader says: “A4”, “A1, wheelchair place”, “A5, booked”.
+    """
+
+    gap: int
+    pk: int
+    label: str
+    text: str
+    name: str
+    state: str
+    is_free: bool
+    is_accessible: bool
+    is_selected: bool
+
+
+@dataclass(slots=True)
+class Row:
+    name: str
+    cells: list[Cell]
+
+
+@dataclass(slots=True)
+class Section:
+    """`columns`: for each column of the plan whether it is an aisle."""
+
+    name: str
+    columns: list[bool]
+    rows: list[Row]
+
+    @property
+    def is_dense(self) -> bool:
+        return len(self.columns) > DENSE
+
+
+@dataclass
+class SeatMap:
+    """All seats as the viewer sees them; laid out only when somebody looks at the `sections`."""
+
+    seats: list[SeatRow]
+    selected: set[int]
+    counts: dict[str, int]
+    fingerprint: str
+
+    @cached_property
+    def sections(self) -> list[Section]:
+        return list(_sections(self.seats, self.selected))
+
+    @property
+    def has_accessible(self) -> bool:
+        return any(seat.accessible for seat in self.seats)
+
+    @property
+    def available(self) -> int:
+        return self.counts[Seat.State.AVAILABLE]
+
+    @property
+    def capacity(self) -> int:
+        """Seats on sale, sold ones included."""
+        return sum(self.counts.values()) - self.counts[Seat.State.BLOCKED]
+
+    @property
+    def is_dense(self) -> bool:
+        return any(section.is_dense for section in self.sections)
+
+    @property
+    def legend(self) -> list[dict[str, Any]]:
+        """Each state with its sign, name and count; what not every hall has only where it is."""
+        return [
+            {"state": state, "sign": SIGNS.get(state, ""), "name": name, "count": count}
+            for state, name in STATE_NAMES.items()
+            if (count := self.counts[state]) or state not in (Seat.State.BLOCKED, YOURS)
+        ]
+
+
+def load(slot: Slot, *, own: Collection = (), selected: Collection[int] = ()) -> SeatMap:
+    """The plan of a slot: one query. `own`: ids of the viewer's bookings, whose seats are YOURS.
+
+    Seats in `selected` that are still available come out selected.
+    """
+    fields = [field for field in SeatRow._fields if field not in ("state", "booking_id")]
+    rows = slot.seats.with_state().order_by("id").values_list(*fields, "state", "booking_id")
+    seats = [_as_seen(SeatRow._make(row), own) for row in rows]
+    counts = Counter(seat.state for seat in seats)
+    states = ",".join(f"{seat.pk}{seat.state}" for seat in seats)
+    return SeatMap(
+        seats=seats,
+        selected=set(selected),
+        counts={state: counts[state] for state in STATE_NAMES},
+        fingerprint=hashlib.blake2b(states.encode(), digest_size=8).hexdigest(),
+    )
+
+
+def _as_seen(seat: SeatRow, own: Collection) -> SeatRow:
+    is_taken = seat.state in (Seat.State.RESERVED, Seat.State.BOOKED)
+    return seat._replace(state=YOURS) if is_taken and seat.booking_id in own else seat
+
+
+def _sections(seats: Iterable[SeatRow], selected: set[int]) -> Iterator[Section]:
+    """In the order in which the seats were made, as are the rows."""
+    by_section: dict[str, dict[tuple[str, int], list[SeatRow]]] = {}
+    sizes: Counter[str] = Counter()
+    for seat in seats:
+        rows = by_section.setdefault(seat.section, {})
+        part = 0 if seat.row or seat.column else sizes[seat.section] // UNNAMED_ROW
+        rows.setdefault((seat.row, part), []).append(seat)
+        sizes[seat.section] += 1
+    for name, rows in by_section.items():
+        placed = {key: _place(row) for key, row in rows.items()}
+        used = sorted({column for row in placed.values() for column, _ in row})
+        positions, columns = _close_up(used)
+        yield Section(
+            name=name,
+            columns=columns,
+            rows=[
+                Row(key[0], list(_cells(row, positions, len(columns), selected)))
+                for key, row in placed.items()
+            ],
+        )
+
+
+def _place(row: list[SeatRow]) -> list[tuple[int, SeatRow]]:
+    """The seats of a row with a column each: their own, or the next one where they have none."""
+    placed: list[tuple[int, SeatRow]] = []
+    for seat in sorted(row, key=lambda seat: (seat.column or 0, seat.pk)):
+        least = placed[-1][0] + 1 if placed else 1
+        placed.append((max(seat.column or least, least), seat))
+    return placed
+
+
+def _close_up(used: list[int]) -> tuple[dict[int, int], list[bool]]:
+    """Where each used column comes to stand, and the columns: any empty stretch is one aisle."""
+    positions: dict[int, int] = {}
+    columns: list[bool] = []
+    for before, column in zip([None, *used], used, strict=False):
+        if before is not None and column > before + 1:
+            columns.append(True)
+        positions[column] = len(columns)
+        columns.append(False)
+    return positions, columns
+
+
+def _cells(
+    row: list[tuple[int, SeatRow]], positions: dict[int, int], width: int, selected: set[int]
+) -> Iterator[Cell]:
+    at = 0
+    for column, seat in row:
+        if gap := positions[column] - at:
+            yield Cell(gap=gap)
+        at = positions[column] + 1
+        is_free = seat.state == Seat.State.AVAILABLE
+        number = str(seat.number) if seat.row and seat.number else seat.label
+        name = f"{seat.label}, wheelchair place" if seat.accessible else seat.label
+        yield Cell(
+            pk=seat.pk,
+            label=seat.label,
+            text=number if is_free else SIGNS[seat.state],
+            name=name if is_free else f"{name}, {STATE_NAMES[seat.state]}",
+            state=seat.state,
+            is_free=is_free,
+            is_accessible=seat.accessible,
+            is_selected=is_free and seat.pk in selected,
+        )
+    if width > at:
+        yield Cell(gap=width - at)

@@ -1,0 +1,35 @@
+// The page asks for news only while somebody looks at it, and says so when nothing gets through.
+(() => {
+  const NEWS = 'get'
+  const BUSY = 'Very many people are booking right now. Please try again in a moment: nothing is booked twice.'
+  const STALE = 'The connection is lost. What you see may be out of date.'
+  const RELOAD = 'That did not work. Please reload the page and try again.'
+  const FAILURES_BEFORE_SAYING_SO = 3
+
+  const notice = document.getElementById('seat-notice')
+  let failures = 0
+
+  document.addEventListener('htmx:beforeRequest', (event) => {
+    if (event.detail.requestConfig.verb === NEWS && document.hidden) event.preventDefault()
+  })
+
+  document.addEventListener('htmx:afterRequest', ({ detail }) => {
+    const status = detail.xhr.status
+    const isAnswer = detail.successful || [400, 409].includes(status)
+    if (isAnswer) {
+      failures = 0
+      if (notice.textContent === STALE || notice.textContent === BUSY) notice.textContent = ''
+    } else if (detail.requestConfig.verb !== NEWS) {
+      notice.textContent = status === 503 || status === 0 ? BUSY : RELOAD
+    } else if (++failures === FAILURES_BEFORE_SAYING_SO) {
+      notice.textContent = STALE
+    }
+  })
+
+  document.addEventListener('visibilitychange', () => {
+    const grid = document.getElementById('seat-grid')
+    if (!document.hidden && grid.hasAttribute('hx-get')) {
+      window.htmx.ajax('get', grid.getAttribute('hx-get'), { source: grid, target: grid, swap: 'outerHTML' })
+    }
+  })
+})()

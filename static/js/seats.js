@@ -1,0 +1,151 @@
+// Choosing seats: the sum, the limit, the arrow keys; and the choice survives a fresh plan.
+(() => {
+  const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }
+
+  const notice = document.getElementById('seat-notice')
+  const grid = () => document.getElementById('seat-grid')
+  const seats = () => [...grid().querySelectorAll('input[name="seat"]')]
+  const label = (seat) => seat.parentElement.dataset.seat
+  let current = '' // the seat that Tab leads to
+
+  function list(labels) {
+    if (labels.length < 2) return labels.join('')
+    return `${labels.slice(0, -1).join(', ')} and ${labels.at(-1)}`
+  }
+
+  function sum() {
+    const picked = document.getElementById('picked')
+    if (!picked) return
+    const labels = seats().filter((seat) => seat.checked).map(label)
+    let text = `Choose up to ${grid().dataset.most} seats.`
+    if (labels.length) text = `${labels.length} ${labels.length === 1 ? 'seat' : 'seats'}: ${labels.join(', ')}`
+    if (picked.textContent !== text) picked.textContent = text
+  }
+
+  // Of all seats only one is a stop of the Tab key; the arrows lead on from there.
+  function rove() {
+    const all = seats()
+    const stop = all.find((seat) => seat.value === current) || all.find((seat) => seat.checked) || all[0]
+    for (const seat of all) {
+      const order = seat === stop ? 0 : -1
+      if (seat.tabIndex !== order) seat.tabIndex = order
+    }
+  }
+
+  function middle(seat) {
+    const box = seat.getBoundingClientRect()
+    return { x: box.left + box.width / 2, y: box.top + box.height / 2 }
+  }
+
+  // The nearest free seat in that direction: along the row, or in the next row that has one.
+  function neighbour(from, [dx, dy]) {
+    const at = middle(from)
+    let best = null
+    let least = Infinity
+    for (const seat of seats()) {
+      const { x, y } = middle(seat)
+      const along = dx ? (x - at.x) * dx : (y - at.y) * dy
+      const aside = dx ? Math.abs(y - at.y) : Math.abs(x - at.x)
+      if (seat === from || along < 4 || (dx && aside > 4)) continue
+      const distance = dx ? along : along * 1000 + aside
+      if (distance < least) [best, least] = [seat, distance]
+    }
+    return best
+  }
+
+  function edge(from, last) {
+    const y = middle(from).y
+    const row = seats().filter((seat) => Math.abs(middle(seat).y - y) < 4)
+    return row.at(last ? -1 : 0)
+  }
+
+  document.addEventListener('change', ({ target }) => {
+    if (target.name !== 'seat') return
+    const most = Number(grid().dataset.most)
+    notice.textContent = ''
+    if (seats().filter((seat) => seat.checked).length > most) {
+      target.checked = false
+      notice.textContent = `You can book up to ${most} seats at once. To have ${label(target)}, give up another one first.`
+    }
+    sum()
+  })
+
+  document.addEventListener('keydown', (event) => {
+    const seat = event.target
+    if (seat.name !== 'seat' || event.altKey || event.ctrlKey || event.metaKey) return
+    let next = null
+    if (ARROWS[event.key]) next = neighbour(seat, ARROWS[event.key])
+    else if (event.key === 'Home' || event.key === 'End') next = edge(seat, event.key === 'End')
+    else return
+    event.preventDefault()
+    if (next) next.focus()
+  })
+
+  document.addEventListener('focusin', ({ target }) => {
+    if (target.name !== 'seat' || target.value === current) return
+    current = target.value
+    rove()
+  })
+
+  // A fresh plan takes the place of the old one: keep what was chosen, the focus and the scrolling.
+  let kept = null
+  document.addEventListener('htmx:beforeSwap', ({ detail }) => {
+    if (detail.target.id !== 'seat-grid' || !detail.shouldSwap) return
+    const scroll = document.getElementById('hall-scroll')
+    const quantity = document.getElementById('quantity')
+    const focused = document.activeElement
+    kept = {
+      chosen: new Map(seats().filter((seat) => seat.checked).map((seat) => [seat.value, label(seat)])),
+      focused: focused.name === 'seat' ? focused.value : '',
+      focusedId: grid().contains(focused) ? focused.id : '',
+      left: scroll ? scroll.scrollLeft : 0,
+      quantity: quantity ? quantity.value : '',
+      isNews: detail.requestConfig.verb === 'get',
+    }
+  })
+
+  document.addEventListener('htmx:afterSwap', () => {
+    if (!kept) return
+    const { chosen, focused, focusedId, left, quantity, isNews } = kept
+    kept = null
+    const all = seats()
+    const free = new Map(all.map((seat) => [seat.value, seat]))
+    for (const [value] of chosen) if (free.has(value)) free.get(value).checked = true
+    const lost = [...chosen].filter(([value]) => !free.has(value)).map(([, name]) => name)
+    if (isNews && lost.length) {
+      notice.textContent = `${list(lost)} ${lost.length === 1 ? 'has' : 'have'} just been taken.`
+    } else if (!isNews) {
+      notice.textContent = ''
+      document.getElementById('refusal')?.scrollIntoView({ block: 'center' })
+    }
+    const number = document.getElementById('quantity')
+    if (number && quantity) number.value = Math.min(Number(quantity), Number(number.max)) || 1
+    const scroll = document.getElementById('hall-scroll')
+    if (scroll) scroll.scrollLeft = left
+    hint()
+    rove()
+    if (focused) {
+      const stop = free.get(focused) || all.find((seat) => seat.tabIndex === 0)
+      if (stop) stop.focus({ preventScroll: true })
+    } else if (focusedId) {
+      document.getElementById(focusedId)?.focus({ preventScroll: true })
+    }
+    sum()
+  })
+
+  function hint() {
+    const hall = document.getElementById('hall-scroll')
+    if (hall) document.getElementById('scroll-hint').hidden = hall.scrollWidth <= hall.clientWidth
+  }
+  window.addEventListener('resize', hint)
+  hint()
+
+  // A hall wider than the screen begins in the middle, where the stage is.
+  const hall = document.getElementById('hall-scroll')
+  if (hall) hall.scrollLeft = (hall.scrollWidth - hall.clientWidth) / 2
+
+  // Back and forward may bring old ticks with them.
+  window.addEventListener('pageshow', sum)
+  rove()
+  sum()
+})()
