@@ -80,6 +80,7 @@ def take_all(browser: Browser, url: str, scheme: str, size: str) -> None:
         color_scheme=scheme,
         device_scale_factor=2 if size == "phone" else 1,
         has_touch=size == "phone",
+        reduced_motion="reduce",
     )
     page = context.new_page()
 
@@ -92,12 +93,14 @@ def take_all(browser: Browser, url: str, scheme: str, size: str) -> None:
     page.get_by_role("link", name="The Magic Flute").first.click()
     take("show")
     page.locator("a[href^='/slots/']").first.click()
-    for _ in range(3):
-        free = page.locator("#hall table input[name=seat]:not(:checked)")
-        free.nth(free.count() // 2).check(force=True)
+    free = page.locator("#hall [data-seat^='E1'] input[name=seat]")
+    for number in range(3):
+        free.nth(number).check(force=True)
+    page.evaluate("scrollTo(0, document.getElementById('seat-grid').offsetTop - 20)")
     take("seats", whole=False)
     take("seats-whole")
     page.get_by_role("button", name="Hold these seats").click()
+    page.wait_for_selector("#booking[data-state=PENDING]")
     take("hold")
     page.get_by_label("Name").fill("Ada Lovelace")
     page.get_by_label("E-mail address").fill("ada@example")

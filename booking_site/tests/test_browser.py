@@ -243,6 +243,17 @@ def test_whole_life_of_a_booking_without_javascript(
     expect_booking(plain, "FAILED")
 
 
+def test_hold_that_works_never_says_that_it_did_not(page: Page) -> None:
+    slot = SlotFactory(rows=1, seats_per_row=3)
+    page.goto(f"/slots/{slot.pk}/")
+    page.route("**/bookings/**", lambda route: route.fulfill(status=204))  # the old page stays
+    seat(page, "A1").click()
+    with page.expect_response("**/bookings/**"):
+        page.get_by_role("button", name="Hold these seats").click()
+    expect(page.locator("#seat-notice")).to_have_text("")
+    assert Booking.objects.get().status == "PENDING"
+
+
 def test_double_click_and_back_button_hold_once(page: Page) -> None:
     slot = SlotFactory(places=5)
     page.goto(f"/slots/{slot.pk}/")

@@ -15,7 +15,8 @@
 
   document.addEventListener('htmx:afterRequest', ({ detail }) => {
     const status = detail.xhr.status
-    const isAnswer = detail.successful || [400, 409].includes(status)
+    // Not detail.successful: htmx leaves that unset where the answer leads to another page.
+    const isAnswer = (status >= 200 && status < 400) || [400, 409].includes(status)
     if (isAnswer) {
       failures = 0
       if (notice.textContent === STALE || notice.textContent === BUSY) notice.textContent = ''
