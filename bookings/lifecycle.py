@@ -33,10 +33,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 from django.conf import settings
-from django.db import IntegrityError, OperationalError, connection, transaction
+from django.db import IntegrityError, InternalError, OperationalError, connection, transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 from psycopg import errors as postgres
@@ -254,7 +255,12 @@ def _limit_live_holds(holder: Holder) -> None:
     mine = Booking.objects.of_holder(
         user=holder.user, session_key="" if holder.user else holder.session_key
     )
-    if mine.live().count() >= settings.MAX_LIVE_HOLDS:
+    # Not `live()`: with statistics from before a rush PostgreSQL would look for that with the index
+    # booking_due, through all live holds there are. None of them is older than HOLD_MAX_SECONDS.
+    ended = [Booking.Status.CONFIRMED, Booking.Status.CANCELLED, Booking.Status.FAILED]
+    recent = Now() - timedelta(seconds=settings.HOLD_MAX_SECONDS)
+    live = mine.filter(created_at__gte=recent, expires_at__gt=Now()).exclude(status__in=ended)
+    if live.count() >= settings.MAX_LIVE_HOLDS:
         raise TooManyHolds
 
 
@@ -339,29 +345,45 @@ def cancel(
     Patients can cancel until the slot starts, staff always.
     Locks the booking, then its seats. Raises HoldExpired, WrongState, SlotClosed, SlotBusy.
     """
-
-    def attempt() -> None:
-        current = _lock_booking(booking)
-        if current.state == Booking.Status.CANCELLED:
-            return
-        if current.state != Booking.Status.CONFIRMED:
-            _require_hold(current, "cancelled")
-        seats, slot = _lock_own_seats(current)
-        has_begun = slot.starts_at <= slot.now
-        if current.state == Booking.Status.CONFIRMED and has_begun and not by_staff:
-            raise SlotClosed("It has begun, so it can no longer be cancelled here.")
-        _change_status(
-            current,
-            BookingEvent.Action.CANCEL,
-            Booking.Status.CANCELLED,
-            actor=actor,
-            reason=reason,
-            cancelled_at=slot.now,
-        )
-        _release_seats(seats, current)
-
-    _transact(attempt)
+    _transact(lambda: _cancel(booking, actor, reason, by_staff=by_staff))
     return _reload(booking)
+
+
+def _cancel(
+    booking: Booking,
+    actor: Holder | str,
+    reason: str,
+    *,
+    by_staff: bool,
+    of_slot: Slot | None = None,
+) -> bool:
+    """One attempt of `cancel`; returns whether it changed anything.
+
+    A booking that is not (or no longer) `of_slot` is left alone: its patient moved it away.
+    """
+    current = _lock_booking(booking)
+    if current.state == Booking.Status.CANCELLED:
+        return False
+    if of_slot and current.slot_id != of_slot.pk:
+        return False
+    if current.status == Booking.Status.FAILED:
+        raise WrongState("This booking has ended already, so it cannot be cancelled.")
+    if current.state != Booking.Status.CONFIRMED:
+        _require_hold(current, "cancelled")
+    seats, slot = _lock_own_seats(current)
+    has_begun = slot.starts_at <= slot.now
+    if current.state == Booking.Status.CONFIRMED and has_begun and not by_staff:
+        raise SlotClosed("It has begun, so it can no longer be cancelled here.")
+    _change_status(
+        current,
+        BookingEvent.Action.CANCEL,
+        Booking.Status.CANCELLED,
+        actor=actor,
+        reason=reason,
+        cancelled_at=slot.now,
+    )
+    _release_seats(seats, current)
+    return True
 
 
 def reschedule(
@@ -472,8 +494,10 @@ def cancel_slot(slot: Slot, *, actor: Holder | str, reason: str = "") -> list[Bo
     cancelled = []
     open_states = [Booking.Status.PENDING, Booking.Status.CONFIRMED]
     for booking in Booking.objects.filter(slot=slot, status__in=open_states).order_by("created_at"):
+        end = partial(_cancel, booking, actor, reason, by_staff=True, of_slot=slot)
         try:
-            cancelled.append(cancel(booking, actor=actor, reason=reason, by_staff=True))
+            if _transact(end):
+                cancelled.append(_reload(booking))
         except (HoldExpired, WrongState):
             continue  # it ended by itself in the meantime
     return cancelled
@@ -526,7 +550,8 @@ def _bound_waiting() -> None:
     """Limits on waiting until this transaction ends, whatever pooler is in between."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', %s, true),"
+            "SELECT set_config('lock_timeout', %s, true),"
+            " set_config('statement_timeout', %s, true),"
             " set_config('idle_in_transaction_session_timeout', %s, true)",
             [LOCK_TIMEOUT, STATEMENT_TIMEOUT, IDLE_TIMEOUT],
         )
@@ -536,7 +561,7 @@ def _bound_waiting() -> None:
 CONSTRAINT_ERRORS: dict[str, type[BookingError]] = {
     "booking_key_is_unique_for_user": KeyReused,
     "booking_key_is_unique_among_guests": KeyReused,
-    "booking_reference_is_unique": SlotBusy,  # one in a million million: another try is another name
+    "booking_reference_is_unique": SlotBusy,  # one in a million million: try another name
 }
 # Waiting took too long, or would never have ended. A lost connection is not among them: lost
 # during COMMIT its outcome is unknown, and the site says so.
@@ -544,6 +569,7 @@ BUSY_ERRORS = (
     postgres.LockNotAvailable,
     postgres.QueryCanceled,
     postgres.DeadlockDetected,
+    postgres.IdleInTransactionSessionTimeout,  # an InternalError; this process had stalled
     PoolTimeout,
 )
 
@@ -559,7 +585,7 @@ def _translated() -> Iterator[None]:
         if refusal is None:
             raise
         raise refusal from error
-    except OperationalError as error:
+    except (OperationalError, InternalError) as error:
         if not isinstance(error.__cause__, BUSY_ERRORS):
             raise
         logger.warning("busy: %s", type(error.__cause__).__name__)
@@ -569,11 +595,13 @@ def _translated() -> Iterator[None]:
 def _count_left(slot: Slot, enough: int, own: Booking | None) -> int:
     """Seats that look free or lapsed, locked or not, counted up to `enough` of each kind.
 
-    Lapsed ones first: what the sweeper frees in between is counted twice rather than not at all.
+    In one statement: while one seat is sold another may lapse, and at no moment were both gone.
     """
-    seats = Seat.objects.filter(slot=slot)
-    left = seats.lapsed()[:enough].count() + seats.free()[:enough].count()
-    return left + seats.filter(booking=own).count() if own else left
+    seats = Seat.objects.filter(slot=slot).values("pk")
+    free = seats.free().in_turn()[:enough]
+    lapsed = seats.lapsed().order_by("held_until")[:enough]
+    mine = seats.filter(booking=own).order_by() if own else seats.none()
+    return free.union(lapsed, mine, all=True).count()
 
 
 def _lock_booking(booking: Booking) -> Booking:
@@ -613,9 +641,9 @@ def _any_seats(slot: Slot) -> list[Any]:
     From a random id on, so that a crowd spreads and nobody wades through what others took.
     """
     start = random.randint(slot.first_seat_id, slot.last_seat_id)
-    free = Seat.objects.filter(slot=slot).free().order_by("id")
+    free = Seat.objects.filter(slot=slot).free().in_turn()
     lapsed = Seat.objects.filter(slot=slot).lapsed().order_by("held_until")
-    return [free.filter(pk__gte=start), free.filter(pk__lt=start), lapsed]
+    return [free.filter(turn__gte=start), free.filter(turn__lt=start), lapsed]
 
 
 def _lock_any(slot: Slot, quantity: int, *, wait: bool) -> list[Seat]:
@@ -637,7 +665,7 @@ def _find_candidates(slot: Slot, quantity: int) -> list[int]:
 
 
 def _top_up(slot: Slot, seats: list[Seat], quantity: int) -> list[Seat]:
-    """Adds seats that nobody has locked, without waiting, until there are `quantity`, or _TooFew."""
+    """Adds seats that nobody has locked, never waiting, until there are `quantity`; or _TooFew."""
     for more in _any_seats(slot):
         if missing := quantity - len(seats):
             mine = [seat.pk for seat in seats]  # SKIP LOCKED does not skip one's own locks
@@ -664,7 +692,7 @@ def _lock_swap(
     locked = list(Seat.objects.filter(Q(booking=booking) | named).lock())
     old = [seat for seat in locked if seat.booking_id == booking.pk]
     if seat_ids is not None:
-        new = [seat for seat in locked if seat.pk in seat_ids]
+        new = [seat for seat in locked if seat.pk in seat_ids and seat.slot_id == slot.pk]
         return old, _require_named(slot, seat_ids, new)
     kept = [seat for seat in old if seat.slot_id == slot.pk][:quantity]
     more = [seat for seat in locked if seat.booking_id != booking.pk][: quantity - len(kept)]

@@ -61,8 +61,17 @@ class BookingQuerySet(models.QuerySet["Booking"]):
         return self.filter(mine) if mine else self.none()
 
     def for_page(self) -> "BookingQuerySet":
-        """A booking with its state, slot, doctor and show: one query."""
-        return self.with_state().select_related("slot__doctor", "slot__show")
+        """A booking with its state, `now`, slot, doctor and show: one query."""
+        return self.with_state().annotate(now=Now()).select_related("slot__doctor", "slot__show")
+
+    def for_list(self) -> "BookingQuerySet":
+        """As `for_page`, without what never came to be; the latest made first."""
+        return self.for_page().exclude(state=Booking.Status.FAILED).order_by("-created_at", "id")
+
+    def for_slot(self, slot: Slot) -> "BookingQuerySet":
+        """Live holds and confirmed bookings of the slot."""
+        own = self.with_state().filter(slot=slot)
+        return own.filter(state__in=[Booking.Status.PENDING, Booking.Status.CONFIRMED])
 
 
 class Booking(models.Model):
@@ -97,7 +106,9 @@ class Booking(models.Model):
     status = models.CharField(max_length=9, choices=Status, default=Status.PENDING)
     failure_reason = models.CharField(max_length=11, choices=FailureReason, blank=True)
     expires_at = models.DateTimeField(null=True, blank=True)
-    idempotency_key = models.CharField(max_length=200, null=True, blank=True)
+    idempotency_key = models.CharField(  # noqa: DJ001  (without a key it is unique to nothing)
+        max_length=200, null=True, blank=True
+    )
     request_digest = models.CharField(max_length=64, blank=True)
     created_at = models.DateTimeField(db_default=Now())
     confirmed_at = models.DateTimeField(null=True, blank=True)

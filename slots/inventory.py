@@ -121,6 +121,8 @@ def remove_places(slot: Slot, *, places: int) -> int:
 
     Seats that somebody is booking at this moment count as taken.
     """
+    if places < 1:
+        raise InventoryError("Give at least one seat.")
     free = slot.seats.free().order_by("-id")
     locked = free.select_for_update(of=("self",), no_key=True, skip_locked=True)[:places]
     ids = [seat.pk for seat in locked]
@@ -159,7 +161,8 @@ def _require_room(slot: Slot, more: int, is_sensible: bool) -> None:
     """Locks the slot, so that growing takes turns. Raises InventoryError for too few or many."""
     if not is_sensible:
         raise InventoryError("Give at least one seat.")
-    Slot.objects.select_for_update(of=("self",), no_key=True).get(pk=slot.pk)
+    locked = Slot.objects.select_for_update(of=("self",), no_key=True).get(pk=slot.pk)
+    slot.first_seat_id = locked.first_seat_id  # whoever had the turn before may have set it
     if slot.seats.count() + more > MOST_SEATS:
         raise InventoryError(f"A slot can have at most {MOST_SEATS:,} seats.")
 

@@ -1,4 +1,4 @@
-"""What can be booked: a doctor's appointment or a show's performance is a slot, and a slot has seats.
+"""What can be booked: a doctor's appointment or a show's performance is a slot; it has seats.
 
 QuerySets read. Who owns a seat is written by `bookings.lifecycle` alone, which seats there are by
 `slots.inventory`.
@@ -10,11 +10,12 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from django.conf import settings
 from django.contrib.postgres.constraints import ExclusionConstraint
+from django.contrib.postgres.expressions import ArraySubquery
 from django.contrib.postgres.fields import BigIntegerRangeField, DateTimeRangeField
 from django.core.exceptions import ValidationError
 from django.db import models
-from django.db.models import Case, Count, F, Func, OuterRef, Q, Subquery, Value, When
-from django.db.models.functions import Coalesce, Now
+from django.db.models import Case, Count, Exists, F, Func, OuterRef, Q, Subquery, Value, When
+from django.db.models.functions import Abs, Coalesce, Now
 from django.urls import reverse
 
 
@@ -27,6 +28,19 @@ def validate_time_zone(name: str) -> None:
         raise ValidationError(f"“{name}” is no time zone; write it like Europe/Berlin.")
 
 
+class SubjectQuerySet(models.QuerySet):
+    """Doctors or shows."""
+
+    def with_next_slots(self, slots: "SlotQuerySet", most: int) -> "SubjectQuerySet":
+        """Adds `next_ids`, of the next so many of `slots`, and `next_at`; the soonest first."""
+        of_subject = self.model._meta.model_name
+        slots = slots.filter(**{of_subject: OuterRef("pk")}).order_by("starts_at", "id")
+        return self.annotate(
+            next_ids=ArraySubquery(slots.values("pk")[:most]),
+            next_at=Subquery(slots.values("starts_at")[:1]),
+        ).order_by(F("next_at").asc(nulls_last=True), "name", "id")
+
+
 class Doctor(models.Model):
     name = models.CharField(max_length=200)
     specialization = models.CharField(max_length=200, blank=True)
@@ -34,6 +48,8 @@ class Doctor(models.Model):
     time_zone = models.CharField(
         max_length=64, default=default_time_zone, validators=[validate_time_zone]
     )
+
+    objects = SubjectQuerySet.as_manager()
 
     class Meta:
         ordering = ["name", "id"]
@@ -52,6 +68,8 @@ class Show(models.Model):
     time_zone = models.CharField(
         max_length=64, default=default_time_zone, validators=[validate_time_zone]
     )
+
+    objects = SubjectQuerySet.as_manager()
 
     class Meta:
         ordering = ["name", "id"]
@@ -78,9 +96,24 @@ class SlotQuerySet(models.QuerySet["Slot"]):
             capacity=_count_seats(Q(blocked=False)), available=_count_seats(SEAT_IS_AVAILABLE)
         )
 
+    def with_left(self) -> "SlotQuerySet":
+        """Adds `left`: available seats, counted up to FEW_LEFT + 1, so that no list costs more
+        because its slots are large or sold out. Indexes: seat_next_free, seat_lapsed.
+        """
+        return self.annotate(left=_count_some(SEAT_IS_FREE) + _count_some(SEAT_HAS_LAPSED))
+
+    def bookable(self) -> "SlotQuerySet":
+        """Upcoming, open for booking now, and with a seat available."""
+        seats = Seat.objects.filter(slot=OuterRef("pk"))
+        return self.upcoming().filter(
+            Q(opens_at=None) | Q(opens_at__lte=Now()),
+            Q(closes_at=None) | Q(closes_at__gt=Now()),
+            Exists(seats.free()) | Exists(seats.lapsed()),
+        )
+
     def for_list(self) -> "SlotQuerySet":
-        """Upcoming slots with availability, doctor and show: one query."""
-        return self.upcoming().with_now().with_availability().select_related("doctor", "show")
+        """Upcoming slots with what is `left`, doctor and show: one query."""
+        return self.upcoming().with_now().with_left().select_related("doctor", "show")
 
     def for_page(self) -> "SlotQuerySet":
         """Any slot with doctor, show and `now`: one query."""
@@ -92,8 +125,12 @@ class Slot(models.Model):
         NUMBERED = "NUMBERED", "numbered seats"
         GENERAL = "GENERAL", "unnumbered places"
 
-    doctor = models.ForeignKey(Doctor, models.PROTECT, null=True, blank=True, related_name="slots")
-    show = models.ForeignKey(Show, models.PROTECT, null=True, blank=True, related_name="slots")
+    doctor = models.ForeignKey(
+        Doctor, models.PROTECT, null=True, blank=True, related_name="slots", db_index=False
+    )
+    show = models.ForeignKey(
+        Show, models.PROTECT, null=True, blank=True, related_name="slots", db_index=False
+    )
     starts_at = models.DateTimeField()
     ends_at = models.DateTimeField()
     opens_at = models.DateTimeField(
@@ -169,6 +206,20 @@ class Slot(models.Model):
         indexes = [
             # What is next: every list starts here.
             models.Index(fields=["starts_at", "id"], name="slot_by_start"),
+            # The times of a doctor …
+            models.Index(
+                fields=["doctor", "starts_at"],
+                condition=Q(doctor__isnull=False),
+                name="slot_by_doctor",
+            ),
+            # … and the dates of a show.
+            models.Index(
+                fields=["show", "starts_at"], condition=Q(show__isnull=False), name="slot_by_show"
+            ),
+            # The few that were called off: housekeeping looks whether their bookings were, too.
+            models.Index(
+                fields=["id"], condition=Q(cancelled_at__isnull=False), name="slot_cancelled"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -214,11 +265,23 @@ SEAT_IS_FREE = Q(booking=None, blocked=False)
 SEAT_HAS_LAPSED = Q(held_until__lte=Now())
 SEAT_IS_AVAILABLE = SEAT_IS_FREE | SEAT_HAS_LAPSED
 
+# Lists say how many are left up to this many.
+FEW_LEFT = 20
+
 
 class SeatQuerySet(models.QuerySet["Seat"]):
     def free(self) -> "SeatQuerySet":
         """Owned by nobody and not held back. Index: seat_next_free."""
         return self.filter(SEAT_IS_FREE)
+
+    def in_turn(self) -> "SeatQuerySet":
+        """By `turn`, which is the id: of free seats of a slot in the order of seat_next_free.
+
+        Ordered by "id" they would be in the primary key's order too, and with statistics from
+        before a rush PostgreSQL prefers that: it wades through all that was taken since, and on
+        through the seats of other slots.
+        """
+        return self.alias(turn=Abs("id")).order_by("turn")
 
     def lapsed(self) -> "SeatQuerySet":
         """Still in the name of a hold that is over: free to whoever comes. Index: seat_lapsed."""
@@ -297,8 +360,8 @@ class Seat(models.Model):
             ),
         ]
         indexes = [
-            # The next free seat of a slot, also when a hundred thousand are taken.
-            models.Index(fields=["slot", "id"], condition=SEAT_IS_FREE, name="seat_next_free"),
+            # The next free seat of a slot, also when a hundred thousand are taken: see `in_turn`.
+            models.Index(F("slot"), Abs("id"), condition=SEAT_IS_FREE, name="seat_next_free"),
             # Those whose hold has lapsed, whether or not housekeeping has run.
             models.Index(
                 fields=["slot", "held_until"],
@@ -319,3 +382,13 @@ def _count_seats(condition: Q) -> Coalesce:
     """How many seats of the slot in the outer query meet the condition."""
     seats: Any = Seat.objects.filter(condition, slot=OuterRef("pk")).order_by().values("slot")
     return Coalesce(Subquery(seats.annotate(n=Count("*")).values("n")), 0)
+
+
+def _count_some(condition: Q) -> Func:
+    """How many seats of the slot in the outer query meet the condition, up to FEW_LEFT + 1."""
+    seats: Any = Seat.objects.filter(condition, slot=OuterRef("pk")).order_by()
+    return Func(
+        ArraySubquery(seats.values("pk")[: FEW_LEFT + 1]),
+        function="cardinality",
+        output_field=models.IntegerField(),
+    )

@@ -22,7 +22,7 @@ os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
 os.environ.setdefault("DATA_DIR", str(default_data_dir(BASE_DIR, "test")))
 
 from booking_site.settings import *  # noqa: E402, F403
-from booking_site.settings import DATABASES, STORAGES  # noqa: E402
+from booking_site.settings import DATABASES, LOGGING, STORAGES  # noqa: E402
 
 STORAGES["staticfiles"] = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
 PASSWORD_HASHERS = [
@@ -31,3 +31,4 @@ PASSWORD_HASHERS = [
 ]
 # Two hundred threads race with a connection each: no pool between them and the locks.
 DATABASES["default"]["OPTIONS"].pop("pool")
+LOGGING["root"]["level"] = "WARNING"

@@ -106,6 +106,7 @@ class Migration(migrations.Migration):
                         blank=True,
                         null=True,
                         on_delete=django.db.models.deletion.PROTECT,
+                        db_index=False,
                         related_name="slots",
                         to="slots.doctor",
                     ),
@@ -116,6 +117,7 @@ class Migration(migrations.Migration):
                         blank=True,
                         null=True,
                         on_delete=django.db.models.deletion.PROTECT,
+                        db_index=False,
                         related_name="slots",
                         to="slots.show",
                     ),
@@ -123,7 +125,24 @@ class Migration(migrations.Migration):
             ],
             options={
                 "ordering": ["starts_at", "id"],
-                "indexes": [models.Index(fields=["starts_at", "id"], name="slot_by_start")],
+                "indexes": [
+                    models.Index(fields=["starts_at", "id"], name="slot_by_start"),
+                    models.Index(
+                        fields=["doctor", "starts_at"],
+                        condition=models.Q(("doctor__isnull", False)),
+                        name="slot_by_doctor",
+                    ),
+                    models.Index(
+                        fields=["show", "starts_at"],
+                        condition=models.Q(("show__isnull", False)),
+                        name="slot_by_show",
+                    ),
+                    models.Index(
+                        fields=["id"],
+                        condition=models.Q(("cancelled_at__isnull", False)),
+                        name="slot_cancelled",
+                    ),
+                ],
                 "constraints": [
                     models.CheckConstraint(
                         condition=models.Q(

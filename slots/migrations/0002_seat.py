@@ -2,6 +2,7 @@
 
 import django.db.models.deletion
 from django.db import migrations, models
+from django.db.models.functions import Abs
 
 
 class Migration(migrations.Migration):
@@ -61,8 +62,9 @@ class Migration(migrations.Migration):
                 "ordering": ["id"],
                 "indexes": [
                     models.Index(
+                        models.F("slot"),
+                        Abs("id"),
                         condition=models.Q(("blocked", False), ("booking", None)),
-                        fields=["slot", "id"],
                         name="seat_next_free",
                     ),
                     models.Index(

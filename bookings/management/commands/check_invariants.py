@@ -32,9 +32,7 @@ class Command(BaseCommand):
             if more := breach.count - len(breach.examples):
                 self.stdout.write(f"  … and {more:,} more")
         number = len(invariants.INVARIANTS)
-        size = (
-            f"{counted.slots:,} slots, {counted.seats:,} seats, {counted.bookings:,} bookings"
-        )
+        size = f"{counted.slots:,} slots, {counted.seats:,} seats, {counted.bookings:,} bookings"
         if breaches:
             raise CommandError(f"{len(breaches)} of {number} invariants are broken ({size}).")
         self.stdout.write(f"{number} invariants hold for {size}.")
