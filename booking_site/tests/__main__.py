@@ -1,5 +1,6 @@
 """`make test`: every test, on a PostgreSQL of their own and in a real Chromium.
 
+Two files at a time, each with a database of its own: many tests wait for processes to start.
 Arguments go to pytest: `make test ARGS="-k race -x"`.
 """
 
@@ -11,4 +12,4 @@ from booking_site.tests import chromium
 
 if not chromium.find() and not chromium.install():
     sys.exit(f"holdfast: {chromium.MISSING}")
-sys.exit(pytest.main(sys.argv[1:]))
+sys.exit(pytest.main(["-n", "2", "--dist", "loadfile", *sys.argv[1:]]))

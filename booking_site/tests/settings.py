@@ -21,8 +21,12 @@ os.environ["SECRET_KEY"] = "only for tests, which need no secret of fifty charac
 os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
 os.environ.setdefault("DATA_DIR", str(default_data_dir(BASE_DIR, "test")))
 
+from booking_site.embedded_postgres.system import make_data_folder  # noqa: E402
 from booking_site.settings import *  # noqa: E402, F403
-from booking_site.settings import DATABASES, LOGGING, STORAGES  # noqa: E402
+from booking_site.settings import DATA_DIR, DATABASES, LOGGING, STATIC_ROOT, STORAGES  # noqa: E402
+
+make_data_folder(DATA_DIR)
+STATIC_ROOT.mkdir(exist_ok=True)
 
 STORAGES["staticfiles"] = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
 PASSWORD_HASHERS = [

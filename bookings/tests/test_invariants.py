@@ -48,7 +48,7 @@ def live_a_full_life() -> Scene:
     refusals._waiting.clear()  # those of other tests
     user = UserFactory()
     holder = lifecycle.Holder(user=user)
-    slot = SlotFactory(places=21)
+    slot = SlotFactory(rows=3, seats_per_row=7)
     elsewhere = SlotFactory(rows=2, seats_per_row=3)
     called_off = SlotFactory(places=3)
     doctor = DoctorFactory()

@@ -36,11 +36,6 @@ pytestmark = pytest.mark.django_db(transaction=True)
 KEY = "a key of sixteen characters"
 
 
-@pytest.fixture(autouse=True)
-def _no_refusals_waiting() -> None:
-    refusals._waiting.clear()
-
-
 @pytest.fixture
 def slot() -> Slot:
     """Six places in a row, A1 to A6."""

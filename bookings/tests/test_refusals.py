@@ -2,7 +2,6 @@
 
 import logging
 import threading
-from collections.abc import Iterator
 
 import pytest
 from django.db import OperationalError, connection
@@ -15,13 +14,6 @@ from bookings.models import Booking
 from slots.models import Slot
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture(autouse=True)
-def _nothing_waiting() -> Iterator[None]:
-    refusals._waiting.clear()
-    yield
-    refusals._waiting.clear()
 
 
 @pytest.fixture

@@ -1,0 +1,13 @@
+from collections.abc import Iterator
+
+import pytest
+
+from bookings import refusals
+
+
+@pytest.fixture(autouse=True)
+def _refusals_of_this_test_only() -> Iterator[None]:
+    """What waits to be recorded is of slots that are gone after the test."""
+    refusals._waiting.clear()
+    yield
+    refusals._waiting.clear()
