@@ -28,7 +28,6 @@ The lock protocol (DESIGN.md gives the reasons):
 import hashlib
 import json
 import logging
-import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,15 +37,30 @@ from typing import Any, TypeVar
 
 from django.conf import settings
 from django.db import IntegrityError, InternalError, OperationalError, connection, transaction
-from django.db.models import Q
 from django.db.models.functions import Now
 from psycopg import errors as postgres
 from psycopg_pool import PoolTimeout
 
 from accounts.models import User
 from bookings import refusals
+from bookings.errors import (
+    BookingError,
+    BrokenInvariant,
+    HoldExpired,
+    InvalidRequest,
+    KeyReused,
+    SeatsTaken,
+    SlotBusy,
+    SlotClosed,
+    SoldOut,
+    SweeperRunning,
+    TooFew,
+    TooManyHolds,
+    WrongState,
+)
 from bookings.models import Booking, BookingEvent
-from slots.models import SEAT_IS_AVAILABLE, Seat, Slot
+from bookings.seat_locks import count_left, lock_seats, lock_swap
+from slots.models import Seat, Slot
 
 logger = logging.getLogger("holdfast.lifecycle")
 T = TypeVar("T")
@@ -56,95 +70,6 @@ STATEMENT_TIMEOUT = "10s"  # for one statement, all its locks together
 IDLE_TIMEOUT = "15s"  # for a process that stalls inside a transaction
 ROUNDS = 3  # of waiting for any n seats
 SWEEPER_LOCK = 0x401DFA57  # one `expire_due` at a time
-
-
-class BookingError(Exception):
-    """A refusal. Nothing was changed. `code` is the API's name for it."""
-
-    code = "invalid"
-    message = "That is not possible."
-
-    def __init__(self, message: str = "") -> None:
-        super().__init__(message or self.message)
-
-
-class SeatsTaken(BookingError):
-    """Some of the named seats belong to somebody else. `labels`: which."""
-
-    code = "seats_taken"
-
-    def __init__(self, labels: Sequence[str]) -> None:
-        self.labels = list(labels)
-        if len(self.labels) == 1:
-            what = f"Seat {self.labels[0]} has"
-        else:
-            what = f"Seats {', '.join(self.labels[:-1])} and {self.labels[-1]} have"
-        super().__init__(f"{what} just been taken. Please choose again.")
-
-
-class SoldOut(BookingError):
-    """Fewer seats are left than asked for. `left`: how many, at the moment of looking."""
-
-    code = "sold_out"
-
-    def __init__(self, left: int = 0) -> None:
-        self.left = left
-        if left == 0:
-            message = "No places are left."
-        elif left == 1:
-            message = "Only one place is left."
-        else:
-            message = f"Only {left} places are left."
-        super().__init__(message)
-
-
-class HoldExpired(BookingError):
-    code = "hold_expired"
-    message = "The time to confirm ran out, and the seats were given back. Please choose again."
-
-
-class WrongState(BookingError):
-    code = "wrong_state"
-
-
-class SlotClosed(BookingError):
-    code = "slot_closed"
-    message = "This can no longer be booked or changed."
-
-
-class KeyReused(BookingError):
-    code = "key_reused"
-    message = "This idempotency key was used for another request. Use a new one."
-
-
-class TooManyHolds(BookingError):
-    code = "too_many_holds"
-    message = "You are holding as many bookings as you may. Confirm or cancel one of them first."
-
-
-class InvalidRequest(BookingError):
-    """The request makes no sense whatever the state of the world: `message` says why."""
-
-    code = "invalid"
-
-
-class SlotBusy(BookingError):
-    """Too many want the same at once, and waiting took too long. The outcome is: nothing."""
-
-    code = "busy"
-    message = "Very many people are booking right now. Please try again in a moment."
-
-
-class SweeperRunning(Exception):
-    """Another `expire_due` is at work."""
-
-
-class BrokenInvariant(RuntimeError):
-    """The database holds what must not be. Never repaired here: `check_invariants` tells more."""
-
-
-class _TooFew(Exception):
-    """Fewer seats could be locked than were asked for; whether more are left is not said."""
 
 
 @dataclass(frozen=True)
@@ -190,7 +115,7 @@ def hold(
 
     def attempt(*, wait: bool) -> Booking:
         _limit_live_holds(holder)
-        seats = _lock_seats(slot, seat_ids, quantity, wait=wait)
+        seats = lock_seats(slot, seat_ids, quantity, wait=wait)
         fresh = _read_slot(slot.pk)
         _require_open(fresh)
         booking = Booking.objects.create(
@@ -406,7 +331,7 @@ def reschedule(
         current = _lock_booking(booking)
         if current.state != Booking.Status.CONFIRMED:
             _require_hold(current, "rescheduled")
-        old, new = _lock_swap(current, slot, seat_ids, quantity, wait=wait)
+        old, new = lock_swap(current, slot, seat_ids, quantity, wait=wait)
         if (left := _check_own_seats(current, old)).starts_at <= left.now:
             raise SlotClosed("It has begun, so it can no longer be moved.")
         _require_open(_read_slot(slot.pk))
@@ -538,9 +463,9 @@ def _with_seats(
     for wait in (False, *[True] * ROUNDS):
         try:
             return _transact(lambda wait=wait: attempt(wait=wait))
-        except _TooFew:
+        except TooFew:
             # Outside the transaction: what it had locked is free for others while we look and wait.
-            left = _count_left(slot, quantity, own)
+            left = count_left(slot, quantity, own)
             if left < quantity:
                 raise SoldOut(left) from None
     raise SlotBusy
@@ -592,111 +517,12 @@ def _translated() -> Iterator[None]:
         raise SlotBusy from error
 
 
-def _count_left(slot: Slot, enough: int, own: Booking | None) -> int:
-    """Seats that look free or lapsed, locked or not, counted up to `enough` of each kind.
-
-    In one statement: while one seat is sold another may lapse, and at no moment were both gone.
-    """
-    seats = Seat.objects.filter(slot=slot).values("pk")
-    free = seats.free().in_turn()[:enough]
-    lapsed = seats.lapsed().order_by("held_until")[:enough]
-    mine = seats.filter(booking=own).order_by() if own else seats.none()
-    return free.union(lapsed, mine, all=True).count()
-
-
 def _lock_booking(booking: Booking) -> Booking:
     """Locks the booking and reads it again, with its state, in a statement of its own."""
     locked = Booking.objects.filter(pk=booking.pk).select_for_update(of=("self",), no_key=True)
     if not locked.values_list("pk"):
         raise Booking.DoesNotExist
     return Booking.objects.with_state().get(pk=booking.pk)
-
-
-def _lock_seats(slot: Slot, seat_ids: list[int] | None, quantity: int, *, wait: bool) -> list[Seat]:
-    """Locks the seats for a hold. Raises SeatsTaken, InvalidRequest, or _TooFew of any n."""
-    if seat_ids is None:
-        return _lock_any(slot, quantity, wait=wait)
-    return _require_named(slot, seat_ids, list(_named(slot, seat_ids).lock()))
-
-
-def _named(slot: Slot, seat_ids: Sequence[int]) -> Any:
-    """Those of the named seats that are free or lapsed in the statement that asks."""
-    return Seat.objects.filter(slot=slot, pk__in=seat_ids).available()
-
-
-def _require_named(slot: Slot, seat_ids: Sequence[int], locked: list[Seat]) -> list[Seat]:
-    """The locked seats, if they are all that were named. Raises SeatsTaken, InvalidRequest."""
-    if len(locked) == len(seat_ids):
-        return locked
-    labels = dict(Seat.objects.filter(slot=slot, pk__in=seat_ids).values_list("pk", "label"))
-    if len(labels) < len(seat_ids):
-        raise InvalidRequest("A seat that was named is not one of this slot.")
-    mine = {seat.pk for seat in locked}
-    raise SeatsTaken([label for pk, label in sorted(labels.items()) if pk not in mine])
-
-
-def _any_seats(slot: Slot) -> list[Any]:
-    """Where to look for any seats, in this order: one partial index each, never an OR.
-
-    From a random id on, so that a crowd spreads and nobody wades through what others took.
-    """
-    start = random.randint(slot.first_seat_id, slot.last_seat_id)
-    free = Seat.objects.filter(slot=slot).free().in_turn()
-    lapsed = Seat.objects.filter(slot=slot).lapsed().order_by("held_until")
-    return [free.filter(turn__gte=start), free.filter(turn__lt=start), lapsed]
-
-
-def _lock_any(slot: Slot, quantity: int, *, wait: bool) -> list[Seat]:
-    """Locks any free or lapsed seats of the slot. Raises _TooFew."""
-    seats = []
-    if wait:
-        candidates = _find_candidates(slot, quantity)
-        seats = list(_named(slot, candidates).lock())
-    return _top_up(slot, seats, quantity)
-
-
-def _find_candidates(slot: Slot, quantity: int) -> list[int]:
-    """Ids of seats that look free or lapsed, locked by somebody or not."""
-    ids: list[int] = []
-    for seats in _any_seats(slot):
-        if len(ids) < quantity:
-            ids += seats.values_list("pk", flat=True)[: quantity - len(ids)]
-    return ids
-
-
-def _top_up(slot: Slot, seats: list[Seat], quantity: int) -> list[Seat]:
-    """Adds seats that nobody has locked, never waiting, until there are `quantity`; or _TooFew."""
-    for more in _any_seats(slot):
-        if missing := quantity - len(seats):
-            mine = [seat.pk for seat in seats]  # SKIP LOCKED does not skip one's own locks
-            more = more.exclude(pk__in=mine) if mine else more
-            seats += more.select_for_update(of=("self",), no_key=True, skip_locked=True)[:missing]
-    if len(seats) < quantity:
-        raise _TooFew
-    return sorted(seats, key=lambda seat: seat.pk)
-
-
-def _lock_swap(
-    booking: Booking, slot: Slot, seat_ids: list[int] | None, quantity: int, *, wait: bool
-) -> tuple[list[Seat], list[Seat]]:
-    """Locks a booking's own seats and those it wants instead; returns both.
-
-    Whatever is waited for is locked in one statement in id order: two bookings that want each
-    other's seats cannot wait in a circle. Raises SeatsTaken, InvalidRequest, _TooFew.
-    """
-    if seat_ids is not None:
-        wanted = seat_ids
-    else:
-        wanted = _find_candidates(slot, quantity) if wait else []
-    named = Q(slot=slot, pk__in=wanted) & SEAT_IS_AVAILABLE
-    locked = list(Seat.objects.filter(Q(booking=booking) | named).lock())
-    old = [seat for seat in locked if seat.booking_id == booking.pk]
-    if seat_ids is not None:
-        new = [seat for seat in locked if seat.pk in seat_ids and seat.slot_id == slot.pk]
-        return old, _require_named(slot, seat_ids, new)
-    kept = [seat for seat in old if seat.slot_id == slot.pk][:quantity]
-    more = [seat for seat in locked if seat.booking_id != booking.pk][: quantity - len(kept)]
-    return old, _top_up(slot, kept + more, quantity)
 
 
 def _lock_own_seats(booking: Booking) -> tuple[list[Seat], Slot]:

@@ -13,7 +13,7 @@ from pytest_django import DjangoAssertNumQueries, Settings
 
 from booking_site.tests.factories import SlotFactory, UserFactory
 from booking_site.tests.races import lapse
-from bookings import lifecycle, refusals
+from bookings import lifecycle, refusals, seat_locks
 from bookings.lifecycle import (
     BrokenInvariant,
     Holder,
@@ -319,7 +319,7 @@ def test_hold_any_seats(slot: Slot, quantity: int) -> None:
 def test_hold_any_looks_everywhere(slot: Slot, start: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever it starts: before and behind that, and beyond the slot's hint."""
     first = slot.first_seat_id
-    monkeypatch.setattr(lifecycle.random, "randint", lambda *_: first + start)
+    monkeypatch.setattr(seat_locks.random, "randint", lambda *_: first + start)
     slot.first_seat_id = slot.last_seat_id = first + 2
     for _ in range(6):
         lifecycle.hold(slot, quantity=1)
@@ -1111,7 +1111,7 @@ def test_queries(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """BEGIN and COMMIT among them."""
-    monkeypatch.setattr(lifecycle.random, "randint", lambda first, last: first)  # no wrapping
+    monkeypatch.setattr(seat_locks.random, "randint", lambda first, last: first)  # no wrapping
     slot, other = SlotFactory(places=30), SlotFactory(places=30)
     browser = Holder(session_key="browser")
     with django_assert_num_queries(7):

@@ -15,7 +15,8 @@ from django.db import connection, transaction
 from pytest_django import DjangoDbBlocker
 
 from booking_site.tests.factories import SlotFactory, UserFactory
-from bookings import lifecycle
+from bookings import lifecycle, seat_locks
+from bookings.errors import TooFew
 
 # The hall is built and changed between the tests; what a test does in it is rolled back.
 pytestmark = pytest.mark.django_db
@@ -220,7 +221,7 @@ def state(request: pytest.FixtureRequest, any_hall: Hall) -> str:
 @pytest.fixture
 def hall(any_hall: Hall, state: str, monkeypatch: pytest.MonkeyPatch) -> Hall:
     """In that state. Searches start in the middle instead of anywhere."""
-    monkeypatch.setattr(lifecycle.random, "randint", lambda first, last: (first + last) // 2)
+    monkeypatch.setattr(seat_locks.random, "randint", lambda first, last: (first + last) // 2)
     return any_hall
 
 
@@ -247,7 +248,7 @@ def test_hold_any(hall: Hall, state: str, pages: int) -> None:
 def test_hold_any_from_the_last_seat_on(
     hall: Hall, state: str, pages: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lifecycle.random, "randint", lambda first, last: last)
+    monkeypatch.setattr(seat_locks.random, "randint", lambda first, last: last)
     used = on_seats(lambda: lifecycle.hold(hall.slot, quantity=2), pages=pages)
     if "sold out" in state:
         assert used == [NEXT_FREE, NEXT_FREE, LAPSED, COUNT]
@@ -260,10 +261,10 @@ def test_hold_any_from_the_last_seat_on(
 def test_wait_for_any(hall: Hall, state: str, pages: int) -> None:
     def wait() -> None:
         with transaction.atomic():
-            lifecycle._lock_any(hall.slot, 2, wait=True)
+            seat_locks.lock_any(hall.slot, 2, wait=True)
 
     if "sold out" in state:
-        with pytest.raises(lifecycle._TooFew):
+        with pytest.raises(TooFew):
             wait()
     elif "lapsed" in state:
         assert on_seats(wait, pages=pages) == [NEXT_FREE, NEXT_FREE, LAPSED, BY_ID]
@@ -272,7 +273,7 @@ def test_wait_for_any(hall: Hall, state: str, pages: int) -> None:
 
 
 def test_candidates_when_there_are_none(hall: Hall, pages: int, state: str) -> None:
-    used = on_seats(lambda: lifecycle._find_candidates(hall.slot, 2), pages=pages)
+    used = on_seats(lambda: seat_locks.find_candidates(hall.slot, 2), pages=pages)
     if "sold out" in state or "lapsed" in state:
         assert used == [NEXT_FREE, NEXT_FREE, LAPSED]
     else:
@@ -286,7 +287,7 @@ def test_hold_named(hall: Hall) -> None:
 
 
 def test_count_left(hall: Hall, pages: int) -> None:
-    used = on_seats(lambda: lifecycle._count_left(hall.slot, 10, None), pages=pages)
+    used = on_seats(lambda: seat_locks.count_left(hall.slot, 10, None), pages=pages)
     assert used == [COUNT]
 
 
