@@ -3,11 +3,12 @@
 import logging
 from collections.abc import Callable
 
-from django.db import InterfaceError, OperationalError, connection
+from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 
-from bookings.lifecycle import SlotBusy
+from booking_site.database import forget_lost_connections
+from bookings.errors import SlotBusy
 
 logger = logging.getLogger("holdfast.database")
 
@@ -38,15 +39,3 @@ def answer_unavailable(error: BaseException | None) -> HttpResponse | None:
     response["Retry-After"] = str(RETRY_AFTER)
     response["Cache-Control"] = "no-store"
     return response
-
-
-def forget_lost_connections() -> None:
-    """If this request's connection is gone, throws away the whole pool: the others are gone too.
-
-    A pool would notice one by one, and wait ever longer between its tries; a new one connects at
-    once when the database is back.
-    """
-    lost = connection.connection is None or connection.connection.closed
-    connection.close()
-    if lost and connection.pool:
-        connection.close_pool()

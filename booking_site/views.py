@@ -13,7 +13,8 @@ from django.templatetags.static import static
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from booking_site.middleware import RETRY_AFTER, answer_unavailable, forget_lost_connections
+from booking_site.database import forget_lost_connections
+from booking_site.middleware import RETRY_AFTER, answer_unavailable
 
 
 @never_cache

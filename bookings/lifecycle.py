@@ -42,6 +42,7 @@ from psycopg import errors as postgres
 from psycopg_pool import PoolTimeout
 
 from accounts.models import User
+from booking_site.database import bound_waiting
 from bookings import refusals
 from bookings.errors import (
     BookingError,
@@ -65,9 +66,6 @@ from slots.models import Seat, Slot
 logger = logging.getLogger("holdfast.lifecycle")
 T = TypeVar("T")
 
-LOCK_TIMEOUT = "4s"  # for one lock
-STATEMENT_TIMEOUT = "10s"  # for one statement, all its locks together
-IDLE_TIMEOUT = "15s"  # for a process that stalls inside a transaction
 ROUNDS = 3  # of waiting for any n seats
 SWEEPER_LOCK = 0x401DFA57  # one `expire_due` at a time
 
@@ -364,7 +362,7 @@ def expire_due(*, batch_size: int = 500) -> tuple[int, int]:
     locked, then their seats. Raises SweeperRunning if another one is at work, and OperationalError.
     """
     with transaction.atomic(durable=True):
-        _bound_waiting()
+        bound_waiting()
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [SWEEPER_LOCK])
             if not cursor.fetchone()[0]:
@@ -442,7 +440,7 @@ def finish_cancelled_slots() -> list[Booking]:
 def _transact(attempt: Callable[[], T]) -> T:
     """Runs one attempt in a transaction of its own; what fails is translated outside of it."""
     with _translated(), transaction.atomic(durable=True):
-        _bound_waiting()
+        bound_waiting()
         return attempt()
 
 
@@ -469,17 +467,6 @@ def _with_seats(
             if left < quantity:
                 raise SoldOut(left) from None
     raise SlotBusy
-
-
-def _bound_waiting() -> None:
-    """Limits on waiting until this transaction ends, whatever pooler is in between."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT set_config('lock_timeout', %s, true),"
-            " set_config('statement_timeout', %s, true),"
-            " set_config('idle_in_transaction_session_timeout', %s, true)",
-            [LOCK_TIMEOUT, STATEMENT_TIMEOUT, IDLE_TIMEOUT],
-        )
 
 
 # A named constraint translates to one error; any other surfaces as it is.

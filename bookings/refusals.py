@@ -11,7 +11,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from django.db import DatabaseError, connection
+from django.db import connection
 from django.utils import timezone
 
 from bookings.models import Booking
@@ -67,7 +67,7 @@ def _write_for_ever() -> None:
         time.sleep(INTERVAL)
         try:
             flush()
-        except DatabaseError as error:
+        except Exception as error:  # whatever it is: the next refusals are to be recorded
             logger.warning("refusals lost: %s", error)
         finally:
             connection.close()  # back to the pool, or for good

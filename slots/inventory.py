@@ -12,9 +12,11 @@ from typing import Any
 
 from django.db import IntegrityError, connection, transaction
 
+from booking_site.database import bound_waiting
 from slots.models import Doctor, Seat, Show, Slot
 
 MOST_SEATS = 200_000  # in one slot
+INSERT_TIMEOUT = "60s"  # for that many seats, on a slow machine
 
 
 class InventoryError(Exception):
@@ -123,6 +125,7 @@ def remove_places(slot: Slot, *, places: int) -> int:
     """
     if places < 1:
         raise InventoryError("Give at least one seat.")
+    bound_waiting()
     free = slot.seats.free().order_by("-id")
     locked = free.select_for_update(of=("self",), no_key=True, skip_locked=True)[:places]
     ids = [seat.pk for seat in locked]
@@ -147,6 +150,7 @@ def unblock_seats(slot: Slot, *, seat_ids: Sequence[int]) -> None:
 
 @transaction.atomic
 def _set_blocked(slot: Slot, seat_ids: Sequence[int], *, blocked: bool, reason: str) -> None:
+    bound_waiting()
     locked = list(slot.seats.filter(pk__in=seat_ids, booking=None).lock())
     if len(locked) < len(set(seat_ids)):
         free = {seat.pk for seat in locked}
@@ -161,6 +165,7 @@ def _require_room(slot: Slot, more: int, is_sensible: bool) -> None:
     """Locks the slot, so that growing takes turns. Raises InventoryError for too few or many."""
     if not is_sensible:
         raise InventoryError("Give at least one seat.")
+    bound_waiting(statement_timeout=INSERT_TIMEOUT)
     locked = Slot.objects.select_for_update(of=("self",), no_key=True).get(pk=slot.pk)
     slot.first_seat_id = locked.first_seat_id  # whoever had the turn before may have set it
     if slot.seats.count() + more > MOST_SEATS:

@@ -11,6 +11,7 @@ from django.utils import timezone
 from psycopg_pool import PoolTimeout
 from pytest_django import DjangoAssertNumQueries, Settings
 
+from booking_site import database
 from booking_site.tests.factories import SlotFactory, UserFactory
 from booking_site.tests.races import lapse
 from bookings import lifecycle, refusals, seat_locks
@@ -945,7 +946,7 @@ def test_waiting_for_a_booking_is_bounded(
     slot: Slot, action: str, bound: str, limit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     booking = live(slot)
-    monkeypatch.setattr(lifecycle, bound, limit)
+    monkeypatch.setattr(database, bound, limit)
     with locked_by_another("bookings_booking", booking.pk), refused(SlotBusy):
         act(action, booking, slot)
 
@@ -956,13 +957,13 @@ def test_waiting_for_ones_own_seats_is_bounded(
     slot: Slot, action: str, bound: str, limit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     booking = live(slot)
-    monkeypatch.setattr(lifecycle, bound, limit)
+    monkeypatch.setattr(database, bound, limit)
     with locked_by_another("slots_seat", *seat_ids(slot, "A2")), refused(SlotBusy):
         act(action, booking, slot)
 
 
 def test_waiting_for_named_seats_is_bounded(slot: Slot, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lifecycle, "LOCK_TIMEOUT", "20ms")
+    monkeypatch.setattr(database, "LOCK_TIMEOUT", "20ms")
     with locked_by_another("slots_seat", *seat_ids(slot, "A2")):
         with refused(SlotBusy):
             hold(slot, "A1", "A2")
@@ -970,7 +971,7 @@ def test_waiting_for_named_seats_is_bounded(slot: Slot, monkeypatch: pytest.Monk
 
 
 def test_waiting_for_any_seats_is_bounded(slot: Slot, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lifecycle, "LOCK_TIMEOUT", "20ms")
+    monkeypatch.setattr(database, "LOCK_TIMEOUT", "20ms")
     with locked_by_another("slots_seat", *seat_ids(slot, "A1", "A2", "A3", "A4")):
         assert owned(lifecycle.hold(slot, quantity=2)) == ["A5", "A6"]  # waits for nobody
         with refused(SlotBusy):  # not “sold out”: the four are free, only locked
@@ -978,7 +979,7 @@ def test_waiting_for_any_seats_is_bounded(slot: Slot, monkeypatch: pytest.Monkey
 
 
 def test_live_holds_are_counted_in_turn(slot: Slot, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lifecycle, "LOCK_TIMEOUT", "20ms")
+    monkeypatch.setattr(database, "LOCK_TIMEOUT", "20ms")
     mine = Holder(session_key="mine")
     other = connection.copy()
     other.set_autocommit(False)

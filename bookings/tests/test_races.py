@@ -17,6 +17,7 @@ from django.db import IntegrityError, connection
 from django.db.models import QuerySet
 from django.db.models.functions import Now
 
+from booking_site import database
 from booking_site.tests.factories import SlotFactory, UserFactory
 from booking_site.tests.races import (
     ROUNDS,
@@ -28,7 +29,7 @@ from booking_site.tests.races import (
     start,
     tally,
 )
-from bookings import lifecycle, refusals
+from bookings import refusals
 from bookings.lifecycle import (
     Holder,
     HoldExpired,
@@ -894,7 +895,7 @@ def test_hold_buyer_stalls(wish: str, monkeypatch: pytest.MonkeyPatch) -> None:
     slot = SlotFactory(places=1)
     seats = {"quantity": 1} if wish == "any" else {"seat_ids": seat_ids(slot)}
     stalled = start(lambda: hold(slot, quantity=1), pause_before=GIVE).wait_until_paused()
-    monkeypatch.setattr(lifecycle, "LOCK_TIMEOUT", "100ms")
+    monkeypatch.setattr(database, "LOCK_TIMEOUT", "100ms")
     with pytest.raises(SlotBusy):
         hold(slot, **seats)
     stalled.resume()
@@ -904,7 +905,7 @@ def test_hold_buyer_stalls(wish: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_hold_stalled_buyer_loses_its_locks(monkeypatch: pytest.MonkeyPatch) -> None:
     slot = SlotFactory(places=1)
-    monkeypatch.setattr(lifecycle, "IDLE_TIMEOUT", "200ms")
+    monkeypatch.setattr(database, "IDLE_TIMEOUT", "200ms")
     stalled = start(lambda: hold(slot, quantity=1), pause_before=GIVE).wait_until_paused()
     assert isinstance(hold(slot, quantity=1), Booking)
     stalled.resume()
