@@ -104,7 +104,8 @@ def hold(
     With an idempotency key that has been used for the same request: that booking, in its present
     state. `booking.is_new` tells the two apart.
 
-    Locks the seats it takes. Seven queries, five of them inside the transaction's BEGIN and COMMIT.
+    Locks the seats it takes. Seven queries, BEGIN and COMMIT included; two more for a holder who is
+    known, to count what is held.
     Raises InvalidRequest, SeatsTaken, SoldOut, SlotClosed, TooManyHolds, KeyReused, SlotBusy.
     """
     seat_ids, quantity = _check_request(seat_ids, quantity)

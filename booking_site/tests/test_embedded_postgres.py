@@ -48,7 +48,7 @@ sys.stdin.read()
 
 def postmasters(path: Path) -> list[int]:
     """The pids of servers below the folder: postgres processes that are no other's children."""
-    found = [process for process in processes_in(path) if process.name() == "postgres"]
+    found = [process for process in processes_in(path) if process.info["name"] == "postgres"]
     pids = {process.pid for process in found}
     result = []
     for process in found:
@@ -477,7 +477,7 @@ def test_recovery_is_waited_for(server: Server) -> None:
     thread = threading.Thread(target=server.ensure_running)
     thread.start()
     [postmaster] = wait_until(lambda: postmasters(server.data_dir))
-    status = wait_until(lambda: (pgdata / "postmaster.pid").read_text().splitlines()[7:])
+    status = wait_until(lambda: server.cluster.read_pid_file()[0].splitlines()[7:])
     thread.join(0.5)
     assert thread.is_alive(), status
     with pytest.raises(psycopg.OperationalError, match="FATAL"):

@@ -22,8 +22,8 @@ from booking_site.tests.live_site import BASE_DIR, free_port
 class Run:
     """One `make run` under way."""
 
-    def __init__(self, folder: Path, **variables: str) -> None:
-        self.log = folder / "printed"
+    def __init__(self, folder: Path, log: Path, **variables: str) -> None:
+        self.log = log
         self.port = variables.get("PORT")
         environment = {
             name: value
@@ -73,7 +73,7 @@ def run(folder: Path) -> Iterator[Callable[..., Run]]:
     runs = []
 
     def start(**variables: str) -> Run:
-        runs.append(Run(folder, **variables))
+        runs.append(Run(folder, folder / f"printed-{len(runs)}", **variables))
         return runs[-1]
 
     yield start
