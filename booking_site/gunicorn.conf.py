@@ -2,28 +2,44 @@
 booking_site.wsgi`.
 
 Nothing here may import Django or psycopg: psycopg chooses its way to wait when it is imported, and
-gevent has not patched the process yet. For the same reason `preload_app` stays off.
+gevent has not patched the process yet. For the same reason `preload_app` stays off. So another
+process reads the settings, and refuses wrong ones.
 """
 
-import os
+import json
 import resource
-import tempfile
+import subprocess
+import sys
+from pathlib import Path
 
-_host = os.environ.get("HOST") or "127.0.0.1"
-_port = os.environ.get("PORT") or "8000"
+_SHOW = """
+import json
+from booking_site import settings as s
+print(json.dumps([s.HOST, s.PORT, s.WEB_CONCURRENCY, s.TRUSTED_PROXIES, str(s.DATA_DIR)]))
+"""
+_settings = subprocess.run(
+    [sys.executable, "-c", _SHOW],
+    cwd=Path(__file__).parents[1],
+    capture_output=True,
+    text=True,
+)
+if _settings.returncode:
+    # Of the traceback the last line: the settings' one sentence.
+    sys.exit("holdfast: " + _settings.stderr.strip().splitlines()[-1].partition(": ")[2])
+_host, _port, workers, _proxies, _data_dir = json.loads(_settings.stdout)
 
 bind = f"[{_host}]:{_port}" if ":" in _host else f"{_host}:{_port}"
 proc_name = "holdfast"
 worker_class = "gevent"
-workers = int(os.environ.get("WEB_CONCURRENCY") or os.cpu_count() or 1)
 worker_connections = 1000  # a worker's
 timeout = 30  # seconds without a sign of life of a worker
 graceful_timeout = 10  # seconds for requests under way when stopping
 keepalive = 5
 # X-Forwarded-Proto is believed of these only.
-forwarded_allow_ips = os.environ.get("TRUSTED_PROXIES") or "127.0.0.1"
-# One each: two sites of one user must not answer at one socket.
-control_socket = os.path.join(tempfile.gettempdir(), f"holdfast-{os.getuid()}-{_port}.ctl")
+forwarded_allow_ips = ",".join(_proxies)
+# One each: two sites of one user must not answer at one socket. A socket's path is short, or none.
+control_socket = f"{_data_dir}/gunicorn-{_port}.ctl"
+control_socket_disable = len(control_socket.encode()) > 100 or not Path(_data_dir).is_dir()
 
 # A connection is an open file, and the database, logs and modules need some too.
 _needed = worker_connections + 256

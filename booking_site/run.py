@@ -5,6 +5,7 @@ loop running until Ctrl-C or SIGTERM, and stops what it started. After a `kill -
 ends what was left over.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -12,20 +13,20 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import django
 import psutil
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
-from django.db import OperationalError, connection
+from django.db import Error, connection
 
 from booking_site.embedded_postgres.system import EmbeddedPostgresError, make_data_folder
+from booking_site.stop_signal import StopSignal, stop_signal
 
 START_LIMIT = 60  # seconds until the site must answer
 STOP_LIMIT = 15  # seconds until what does not stop is killed
@@ -41,6 +42,7 @@ class Child:
 
     def __init__(self, name: str, *command: str) -> None:
         self.name, self.command = name, command
+        self.process: subprocess.Popen | None = None
         self.starts: list[float] = []
 
     def start(self) -> None:
@@ -70,11 +72,13 @@ def main() -> None:
         from django.conf import settings
     except ImproperlyConfigured as error:
         fail(str(error))
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: stop.set())
+    with stop_signal(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as stop:
+        serve(settings, stop)
 
-    lock = take_over(settings.DATA_DIR, settings.SITE_URL)
+
+def serve(settings: Any, stop: StopSignal) -> None:
+    """Everything, until a signal says stop."""
+    lock = take_over(settings.DATA_DIR)
     require_port(settings.HOST, settings.PORT)
     prepare()
     children = [
@@ -88,37 +92,37 @@ def main() -> None:
             *(sys.executable, "manage.py", "expire_holds", "--loop", "--interval", "5"),
         ),
     ]
-    os.environ |= {"HOST": settings.HOST, "PORT": str(settings.PORT)}
     try:
         for child in children:
             child.start()
-        note(lock, children)
+        note(lock, settings.SITE_URL, children)
         if wait_until_ready(settings.HOST, settings.PORT, children, stop):
             greet(settings)
         while not stop.wait(0.5):
             ended = [child for child in children if child.keep_running()]
             if ended:
-                note(lock, children)
+                note(lock, settings.SITE_URL, children)
     finally:
         print("holdfast: stopping …")
         end([psutil.Process(child.process.pid) for child in children if is_running(child)])
         lock.truncate(0)
 
 
-def take_over(data_dir: Path, url: str) -> IO[str]:
+def take_over(data_dir: Path) -> IO[str]:
     """The lock of this data folder, with what an earlier run left over ended."""
     try:
         make_data_folder(data_dir)
         lock = (data_dir / "run.lock").open("a+")
+        lock.seek(0)
     except EmbeddedPostgresError as error:
         fail(str(error))
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        fail(f"it is running already from this folder, at {url}; stop that first.")
-    lock.seek(0)
+        url = json.loads(lock.read() or "{}").get("url", "an address that is not open yet")
+        fail(f"it is running already on {data_dir}, at {url}; stop that first.")
     left_over = []
-    for pid, started in json.loads(lock.read() or "[]"):
+    for pid, started in json.loads(lock.read() or "{}").get("processes", []):
         # A pid may be another's by now; a pid and its start are one process.
         if psutil.pid_exists(pid) and psutil.Process(pid).create_time() == started:
             left_over.append(psutil.Process(pid))
@@ -126,16 +130,17 @@ def take_over(data_dir: Path, url: str) -> IO[str]:
     return lock
 
 
-def note(lock: IO[str], children: list[Child]) -> None:
-    """Writes down what runs, for the start after a `kill -9`."""
+def note(lock: IO[str], url: str, children: list[Child]) -> None:
+    """Writes down what runs, for a second start and for the one after a `kill -9`."""
     running = [psutil.Process(child.process.pid) for child in children if is_running(child)]
     lock.truncate(0)
-    lock.write(json.dumps([[process.pid, process.create_time()] for process in running]))
+    known = [[process.pid, process.create_time()] for process in running]
+    lock.write(json.dumps({"url": url, "processes": known}))
     lock.flush()
 
 
 def is_running(child: Child) -> bool:
-    return child.process.poll() is None
+    return child.process is not None and child.process.poll() is None
 
 
 def end(processes: list[psutil.Process]) -> None:
@@ -155,10 +160,11 @@ def require_port(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            fail(
-                f"cannot listen at {host} port {port} ({error.strerror}); "
-                f"choose another port: PORT={port % 65535 + 1} make run"
-            )
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                advice = f"choose another port: PORT={port % 65535 + 1} make run"
+            else:
+                advice = "choose an address of this machine, like HOST=127.0.0.1"
+            fail(f"cannot listen at {host} port {port} ({error.strerror}); {advice}")
 
 
 def prepare() -> None:
@@ -168,16 +174,18 @@ def prepare() -> None:
         call_command("migrate", verbosity=0, interactive=False)
         if connection.settings_dict.get("DATA_DIR"):
             call_command("load_demo")
-    except OperationalError as error:
+    except Error as error:
         fail(f"the database cannot be used: {' '.join(str(error).split())}")
     finally:
         connection.close()
     call_command("collectstatic", verbosity=0, interactive=False)
 
 
-def wait_until_ready(host: str, port: int, children: list[Child], stop: threading.Event) -> bool:
+def wait_until_ready(host: str, port: int, children: list[Child], stop: StopSignal) -> bool:
     """True when the site answers; False if it is stopped before that."""
-    local = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    from booking_site.settings import url_host
+
+    local = url_host(host)
     deadline = time.monotonic() + START_LIMIT
     while time.monotonic() < deadline:
         for child in children:
@@ -193,11 +201,12 @@ def wait_until_ready(host: str, port: int, children: list[Child], stop: threadin
     fail(f"the site did not answer within {START_LIMIT} seconds; what it printed says why.")
 
 
-def greet(settings: object) -> None:
+def greet(settings: Any) -> None:
     from slots.management.commands.load_demo import demo_logins
 
+    is_bundled = "DATA_DIR" in connection.settings_dict
     print(f"\n  Holdfast is at {settings.SITE_URL}/\n")
-    for what, email, password in demo_logins(settings.DATA_DIR):
+    for what, email, password in demo_logins(settings.DATA_DIR) if is_bundled else ():
         print(f"  {what:8} {email:22} {password}")
     print("\n  Ctrl-C stops it; the data stays.\n")
 

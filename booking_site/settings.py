@@ -3,7 +3,11 @@
 `.env.example` lists them. A wrong value stops the start with one sentence.
 """
 
+import ipaddress
+import os
 import secrets
+import socket
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,12 +15,14 @@ from urllib.parse import urlsplit
 from zoneinfo import available_timezones
 
 import environ
+import psutil
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
 from booking_site.embedded_postgres.server import EmbeddedPostgresError, default_data_dir
 from booking_site.embedded_postgres.system import make_data_folder
 
+ANY_ADDRESS = ("0.0.0.0", "::")
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 env = environ.Env()
@@ -43,6 +49,26 @@ def read_number(name: str, default: int, least: int = 1, most: int = 1_000_000) 
     """A whole number from the environment."""
     wanted = f"a whole number from {least} to {most}"
     return read(name, env.int, default, lambda n: least <= n <= most, wanted)
+
+
+def are_networks(addresses: list[str]) -> bool:
+    for address in addresses:
+        ipaddress.ip_network(address)  # raises ValueError
+    return bool(addresses)
+
+
+def url_host(host: str) -> str:
+    """The host as it is written in a URL: the wildcard as this machine, IPv6 in brackets."""
+    if host in ANY_ADDRESS:
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
+
+
+def own_names() -> list[str]:
+    """The names and addresses under which other machines know this one."""
+    addresses = {a.address for of_card in psutil.net_if_addrs().values() for a in of_card}
+    usable = [a for a in addresses if a.count(".") == 3]
+    return [socket.gethostname(), *sorted(usable)]
 
 
 def read_secret_key(data_dir: Path) -> str:
@@ -80,17 +106,29 @@ if not SECRET_KEY:
 
 HOST = env.str("HOST", "") or "127.0.0.1"
 PORT = read_number("PORT", 8000, most=65535)
+# gunicorn.conf.py asks for these two.
+WEB_CONCURRENCY = read_number("WEB_CONCURRENCY", os.cpu_count() or 1, most=256)
+TRUSTED_PROXIES = read(
+    "TRUSTED_PROXIES", env.list, ["127.0.0.1"], are_networks, "addresses like 10.0.0.7,10.1.0.0/16"
+)
 SITE_URL = read(
     "SITE_URL",
     env.str,
-    f"http://{HOST}:{PORT}",
+    f"http://{url_host(HOST)}:{PORT}",
     lambda url: urlsplit(url).scheme in ("http", "https") and urlsplit(url).hostname,
     "the site's address, like https://book.example.org",
 ).rstrip("/")
-ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=[]) or list(
-    {"localhost", "127.0.0.1", "[::1]", urlsplit(SITE_URL).hostname}
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=[]) or [
+    *{"localhost", "127.0.0.1", "[::1]", url_host(urlsplit(SITE_URL).hostname)},
+    *(own_names() if HOST in ANY_ADDRESS else ()),
+]
+CSRF_TRUSTED_ORIGINS = read(
+    "CSRF_TRUSTED_ORIGINS",
+    env.list,
+    [],
+    lambda origins: all(urlsplit(o).scheme in ("http", "https") for o in origins),
+    "origins like https://book.example.org",
 )
-CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 
 # Booking
 
@@ -150,7 +188,8 @@ TEMPLATES = [
 
 if DATABASE_URL:
     try:
-        DATABASES = {"default": env.db("DATABASE_URL")}
+        with warnings.catch_warnings(action="ignore"):  # they would show the parts of the URL
+            DATABASES = {"default": env.db("DATABASE_URL")}
         is_postgres = DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql"
         if not (is_postgres and DATABASES["default"]["NAME"]):
             raise ValueError

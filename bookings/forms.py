@@ -36,6 +36,15 @@ class SeatIdsField(forms.Field):
         return ids
 
 
+class CountField(forms.IntegerField):
+    """A number in plain digits: Python, and so Django's own field, reads 1_0 as ten."""
+
+    def to_python(self, value: str | None) -> int | None:
+        if value and not re.fullmatch(r" *[0-9]{1,6} *", value):
+            raise ValidationError(self.error_messages["invalid"])
+        return super().to_python(value)
+
+
 class SeatForm(forms.Form):
     """Named seats of a numbered slot, or how many of an unnumbered one; `key` against doubles."""
 
@@ -48,7 +57,7 @@ class SeatForm(forms.Form):
             most = settings.MAX_SEATS_PER_BOOKING
             wanted = f"Choose how many places, from 1 to {most}."
             codes = ("required", "invalid", "min_value", "max_value")
-            self.fields["quantity"] = forms.IntegerField(
+            self.fields["quantity"] = CountField(
                 min_value=1, max_value=most, error_messages=dict.fromkeys(codes, wanted)
             )
 

@@ -128,7 +128,7 @@ def extend(request: HttpRequest, booking_id: uuid.UUID) -> HttpResponse:
             return HttpResponseClientRedirect(booking.get_absolute_url())
         return _refuse_change(request, booking_id, refusal, form=typed)
     if request.htmx:
-        return render(request, "bookings/_countdown.html", _booking_context(booking))
+        return render(request, "bookings/_countdown.html", _booking_context(request, booking))
     return _render_booking(request, booking, form=typed)
 
 
@@ -138,7 +138,7 @@ def cancel(request: HttpRequest, booking_id: uuid.UUID) -> HttpResponse:
     """GET only shows: mail scanners follow links. The button on the page acts."""
     booking = load_booking(request, booking_id)
     if request.method != "POST":
-        return render(request, "bookings/cancel.html", _booking_context(booking))
+        return render(request, "bookings/cancel.html", _booking_context(request, booking))
     try:
         actor = browser.holder_of(request)
         lifecycle.cancel(booking, actor=actor, by_staff=request.user.is_staff)
@@ -198,7 +198,7 @@ def _render_booking(
 ) -> HttpResponse:
     if form is None:
         form = DetailsForm(initial=_known_details(request, booking))
-    context = _booking_context(booking) | {"form": form, "refusal": refusal}
+    context = _booking_context(request, booking) | {"form": form, "refusal": refusal}
     return render(request, "bookings/booking.html", context, status=status)
 
 
@@ -212,7 +212,7 @@ def _known_details(request: HttpRequest, booking: Booking) -> dict[str, str]:
     }
 
 
-def _booking_context(booking: Booking) -> dict[str, Any]:
+def _booking_context(request: HttpRequest, booking: Booking) -> dict[str, Any]:
     """What the pages of a booking need besides: whether it can be extended, cancelled."""
     slot = booking.slot
     context: dict[str, Any] = {"booking": booking, "slot": slot}
@@ -225,6 +225,6 @@ def _booking_context(booking: Booking) -> dict[str, Any]:
         context["refresh_after"] = seconds + 2
         context["can_extend"] = cap - booking.expires_at > timedelta(seconds=1)
     elif booking.state == Booking.Status.CONFIRMED:
-        context["can_cancel"] = booking.now < slot.starts_at
+        context["can_cancel"] = booking.now < slot.starts_at or request.user.is_staff
         context["is_over"] = booking.now >= slot.ends_at
     return context

@@ -46,7 +46,7 @@ def create_slot(
         with transaction.atomic():
             slot.save(force_insert=True)
     except IntegrityError as error:
-        if "slot_of_a_doctor_overlaps_no_other" in str(error):
+        if error.__cause__.diag.constraint_name == "slot_of_a_doctor_overlaps_no_other":
             raise Overlap(f"{subject} has another slot at this time.") from error
         raise
     return slot
@@ -121,7 +121,8 @@ def add_places(slot: Slot, *, places: int) -> int:
 def remove_places(slot: Slot, *, places: int) -> int:
     """Takes away that many free seats, the last ones first; returns how many. Raises SeatsInUse.
 
-    Seats that somebody is booking at this moment count as taken.
+    Seats that somebody is booking at this moment count as taken, and so do those whose hold has
+    lapsed until housekeeping has released them.
     """
     if places < 1:
         raise InventoryError("Give at least one seat.")
@@ -139,7 +140,10 @@ def remove_places(slot: Slot, *, places: int) -> int:
 
 
 def block_seats(slot: Slot, *, seat_ids: Sequence[int], reason: str = "") -> None:
-    """Holds free seats back from sale. Locks them. Raises SeatsInUse."""
+    """Holds free seats back from sale. Locks them. Raises SeatsInUse.
+
+    A seat whose hold has lapsed counts as in use until housekeeping has released it.
+    """
     _set_blocked(slot, seat_ids, blocked=True, reason=reason)
 
 

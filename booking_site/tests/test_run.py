@@ -1,6 +1,7 @@
 """`make run` as its user meets it: real processes, a data folder of its own, nothing left."""
 
 import contextlib
+import http.client
 import json
 import os
 import re
@@ -12,10 +13,12 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import psutil
 import pytest
 
+from booking_site.embedded_postgres.server import Server
 from booking_site.tests.live_site import BASE_DIR, free_port
 
 
@@ -82,7 +85,8 @@ def run(folder: Path) -> Iterator[Callable[..., Run]]:
         with contextlib.suppress(psutil.NoSuchProcess):
             left += [psutil.Process(started.process.pid), *started.family()]
     lock = folder / "data" / "run.lock"
-    for pid, created in json.loads((lock.read_text() if lock.exists() else "") or "[]"):
+    known = json.loads((lock.read_text() if lock.exists() else "") or "{}")
+    for pid, created in known.get("processes", []):
         with contextlib.suppress(psutil.NoSuchProcess):
             if psutil.Process(pid).create_time() == created:
                 left += [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
@@ -152,10 +156,10 @@ def test_run_after_kill_9_ends_what_was_left_over(run: Callable[..., Run], folde
     else:
         raise TimeoutError(second.printed())
 
-    third = run(PORT=port)
+    third = run(PORT=str(free_port()))
     assert third.process.wait(timeout=30) == 1
     assert third.printed().strip() == (
-        f"holdfast: it is running already from this folder, at http://127.0.0.1:{port}; "
+        f"holdfast: it is running already on {folder}/data, at http://127.0.0.1:{port}; "
         "stop that first."
     )
     assert second.stop(signal.SIGTERM) == 0
@@ -190,6 +194,24 @@ def test_run_with_a_taken_port_says_so(run: Callable[..., Run], folder: Path) ->
             {"HOLD_SECONDS": "two minutes"},
             "HOLD_SECONDS is 'two minutes'; it must be a whole number from 1 to 86400.",
         ),
+        (
+            {"WEB_CONCURRENCY": "many"},
+            "WEB_CONCURRENCY is 'many'; it must be a whole number from 1 to 256.",
+        ),
+        (
+            {"TRUSTED_PROXIES": "10.0.0.7,proxy"},
+            "TRUSTED_PROXIES is '10.0.0.7,proxy'; it must be addresses like 10.0.0.7,10.1.0.0/16.",
+        ),
+        (
+            {"CSRF_TRUSTED_ORIGINS": "book.example.org"},
+            "CSRF_TRUSTED_ORIGINS is 'book.example.org'; "
+            "it must be origins like https://book.example.org.",
+        ),
+        (
+            {"HOST": "256.1.1.1"},
+            "cannot listen at 256.1.1.1 port 8000 (Name or service not known); "
+            "choose an address of this machine, like HOST=127.0.0.1",
+        ),
         ({"PORT": "99999"}, "PORT is '99999'; it must be a whole number from 1 to 65535."),
         (
             {"SITE_URL": "book.example.org"},
@@ -208,6 +230,122 @@ def test_run_with_a_wrong_setting_says_one_sentence(
     refused = run(**variables)
     assert refused.process.wait(timeout=30) == 1
     assert refused.printed() == f"holdfast: {sentence}\n"
+
+
+def test_run_as_a_database_user_without_rights_says_one_sentence(
+    run: Callable[..., Run], server: Server
+) -> None:
+    server.ensure_running()
+    with server.connect(user="postgres") as connection:
+        connection.execute("CREATE ROLE weak LOGIN")
+    url = f"postgres://weak@/holdfast?host={quote(str(server.socket_dir))}"
+    refused = run(DATABASE_URL=url, SECRET_KEY="x", PORT=str(free_port()))
+    assert refused.process.wait(timeout=30) == 1
+    assert refused.printed().count("\n") == 1
+    assert refused.printed().startswith("holdfast: the database cannot be used: ")
+    assert "permission denied for schema public" in refused.printed()
+
+
+def test_run_killed_while_it_loads_the_demo_goes_on_where_it_was(
+    run: Callable[..., Run], folder: Path
+) -> None:
+    """Killed between holding and confirming, and started again when that hold had lapsed."""
+    environment = os.environ | {
+        "DATA_DIR": str(folder / "data"),
+        "DATABASE_URL": "",
+        "DJANGO_SETTINGS_MODULE": "booking_site.settings",
+    }
+    half = """
+from datetime import timedelta
+from django.db.models.functions import Now
+from bookings import lifecycle
+from bookings.models import Booking
+from slots.management.commands import load_demo
+from slots.models import Seat, Slot
+load_demo.create_inventory()
+slot = Slot.objects.filter(show__name="The Tide Clock").order_by("starts_at").first()
+lifecycle.hold(slot, quantity=10, idempotency_key="demo-booking-000000")
+Booking.objects.update(expires_at=Now() - timedelta(seconds=1))
+Seat.objects.filter(booking__isnull=False).update(held_until=Booking.objects.get().expires_at)
+"""
+    for command in (["migrate", "--verbosity=0"], ["shell", "-v0", "-c", half]):
+        subprocess.run(
+            [sys.executable, "manage.py", *command], cwd=BASE_DIR, env=environment, check=True
+        )
+    started = run(PORT=str(free_port()), HOST="0.0.0.0")
+    started.wait_until_it_prints("Ctrl-C stops it")
+    assert "Loaded demo data: 4 doctors, 3 shows" in started.printed()
+    assert "The Tide Clock" in started.get()
+
+    # On all addresses it answers to the machine's own names, and to no others.
+    assert f"Holdfast is at http://127.0.0.1:{started.port}/" in started.printed()
+    for name, status in [(socket.gethostname(), 200), ("evil.example", 400)]:
+        connection = http.client.HTTPConnection("127.0.0.1", int(started.port), timeout=10)
+        connection.request("GET", "/", headers={"Host": name})
+        assert connection.getresponse().status == status
+        connection.close()
+
+
+STORM = """
+import signal, sys
+from booking_site.stop_signal import stop_signal
+signals = [signal.SIGINT] * 50
+def storm(frame, event, argument):
+    if event == "call" and signals:
+        signal.raise_signal(signals.pop())
+with stop_signal(signal.SIGTERM, signal.SIGINT) as stop:
+    sys.setprofile(storm)
+    signal.raise_signal(signal.SIGTERM)
+    sys.setprofile(None)
+    print(stop.wait(60), len(signals) < 50)
+"""
+
+
+def test_signal_while_another_one_is_handled_stops() -> None:
+    """`timeout`, Docker and make each pass a signal on, so that two arrive in the same moment.
+
+    Here a second one arrives wherever the handling of the first calls a function: a handler that
+    takes a lock would wait for itself.
+    """
+    stopped = subprocess.run(
+        [sys.executable, "-c", STORM], cwd=BASE_DIR, capture_output=True, text=True, timeout=20
+    )
+    assert stopped.stdout == "True True\n"
+
+
+def test_gunicorn_reads_the_settings_from_the_env_file(folder: Path) -> None:
+    (folder / ".env").write_text(
+        f"HOST=127.0.0.2\nPORT=8311\nWEB_CONCURRENCY=3\nTRUSTED_PROXIES=10.0.0.7\n"
+        f"DATA_DIR={folder}/data\n"
+    )
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("HOST", "PORT", "WEB_CONCURRENCY", "DATABASE_URL", "DATA_DIR", "SECRET_KEY")
+    } | {"ENV_FILE": str(folder / ".env"), "DJANGO_SETTINGS_MODULE": "booking_site.settings"}
+    command = [sys.executable, "-m", "gunicorn", "-c", "booking_site/gunicorn.conf.py"]
+    shown = subprocess.run(
+        [*command, "--print-config", "booking_site.wsgi"],
+        cwd=BASE_DIR,
+        env=environment,
+        capture_output=True,
+        text=True,
+    ).stdout
+    config = dict(re.findall(r"^(\w+) += (.*)$", shown, re.MULTILINE))
+    assert config["bind"] == "['127.0.0.2:8311']"
+    assert config["workers"] == "3"
+    assert config["forwarded_allow_ips"] == "['10.0.0.7']"
+    wrong = subprocess.run(
+        [*command, "--print-config", "booking_site.wsgi"],
+        cwd=BASE_DIR,
+        env=environment | {"PORT": "no"},
+        capture_output=True,
+        text=True,
+    )
+    assert wrong.returncode != 0
+    assert wrong.stderr.strip().splitlines()[-1] == (
+        "holdfast: PORT is 'no'; it must be a whole number from 1 to 65535."
+    )
 
 
 def test_run_with_a_data_folder_that_cannot_be_says_one_sentence(run: Callable[..., Run]) -> None:

@@ -272,10 +272,10 @@ def loop(rounds: Rounds, monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], li
     """The lines that the loop printed, and those it complained with."""
 
     @contextmanager
-    def stop_signal() -> Iterator[Rounds]:
+    def stop_signal(*numbers: signal.Signals) -> Iterator[Rounds]:
         yield rounds
 
-    monkeypatch.setattr(expire_holds, "_stop_signal", stop_signal)
+    monkeypatch.setattr(expire_holds, "stop_signal", stop_signal)
     out, err = StringIO(), StringIO()
     call_command("expire_holds", "--loop", "--interval", "7.5", stdout=out, stderr=err)
     return out.getvalue().splitlines(), err.getvalue().splitlines()

@@ -258,7 +258,8 @@ def test_more_fields_than_any_form_has_are_refused_in_the_sites_look(
 
 
 @pytest.mark.parametrize(
-    "quantity", [None, "", "0", "-1", "11", "1.5", "abc", "1\x00", "9" * 5000, "1e3", "∞"]
+    "quantity",
+    [None, "", "0", "-1", "11", "1.5", "abc", "1\x00", "9" * 5000, "1e3", "∞", "1_0", "١"],
 )
 def test_quantities_that_make_no_sense(client: Client, quantity: str | None) -> None:
     slot = SlotFactory(places=30)

@@ -4,14 +4,12 @@ import argparse
 import logging
 import math
 import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error, connection
 
+from booking_site.stop_signal import StopSignal, stop_signal
 from bookings import lifecycle
 
 # What can be wrong with the database or in it. Anything else is a bug, and surfaces.
@@ -63,19 +61,19 @@ class Command(BaseCommand):
 
     def handle(self, *, loop: bool, interval: float, batch_size: int, **options: Any) -> None:
         logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # what it warns of, we say
-        with _stop_signal() as stop:
+        with stop_signal(signal.SIGTERM, signal.SIGINT) as stop:
             if loop:
                 self._run_for_ever(stop, interval, batch_size)
             else:
                 self._run_once(stop, batch_size)
 
-    def _run_once(self, stop: threading.Event, batch_size: int) -> None:
+    def _run_once(self, stop: StopSignal, batch_size: int) -> None:
         try:
             self._sweep(stop, batch_size)
         except FAILURES as failure:
             raise CommandError(_describe(failure)) from failure
 
-    def _run_for_ever(self, stop: threading.Event, interval: float, batch_size: int) -> None:
+    def _run_for_ever(self, stop: StopSignal, interval: float, batch_size: int) -> None:
         """Sweeps every `interval` seconds; trouble is told when it begins, changes and ends."""
         trouble = None
         while not stop.is_set():
@@ -93,7 +91,7 @@ class Command(BaseCommand):
                 connection.close()
             stop.wait(interval)
 
-    def _sweep(self, stop: threading.Event, batch_size: int, *, quiet: bool = False) -> None:
+    def _sweep(self, stop: StopSignal, batch_size: int, *, quiet: bool = False) -> None:
         """Closes what is due, batch by batch, until nothing is left, another run takes over or
         `stop` is set. Says what it did, also if it fails; `quiet`: only if it did something.
         """
@@ -119,21 +117,6 @@ class Command(BaseCommand):
     def _say(self, line: str) -> None:
         self.stdout.write(line)
         self.stdout.flush()  # a log file or a pipe shows it now
-
-
-@contextmanager
-def _stop_signal() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set, so that what has been begun is finished first."""
-    stop = threading.Event()
-    before = {}
-    if threading.current_thread() is threading.main_thread():  # no other one hears signals
-        for number in (signal.SIGTERM, signal.SIGINT):
-            before[number] = signal.signal(number, lambda *_: stop.set())
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _describe(failure: Exception) -> str:
