@@ -179,12 +179,7 @@ def _limit_live_holds(holder: Holder) -> None:
     mine = Booking.objects.of_holder(
         user=holder.user, session_key="" if holder.user else holder.session_key
     )
-    # Not `live()`: with statistics from before a rush PostgreSQL would look for that with the index
-    # booking_due, through all live holds there are. None of them is older than HOLD_MAX_SECONDS.
-    ended = [Booking.Status.CONFIRMED, Booking.Status.CANCELLED, Booking.Status.FAILED]
-    recent = Now() - timedelta(seconds=settings.HOLD_MAX_SECONDS)
-    live = mine.filter(created_at__gte=recent, expires_at__gt=Now()).exclude(status__in=ended)
-    if live.count() >= settings.MAX_LIVE_HOLDS:
+    if mine.live().count() >= settings.MAX_LIVE_HOLDS:
         raise TooManyHolds
 
 

@@ -72,7 +72,7 @@ def _top_up(slot: Slot, seats: list[Seat], quantity: int) -> list[Seat]:
         if missing := quantity - len(seats):
             mine = [seat.pk for seat in seats]  # SKIP LOCKED does not skip one's own locks
             more = more.exclude(pk__in=mine) if mine else more
-            seats += more.select_for_update(of=("self",), no_key=True, skip_locked=True)[:missing]
+            seats += more.lock_unlocked()[:missing]
     if len(seats) < quantity:
         raise TooFew
     return sorted(seats, key=lambda seat: seat.pk)

@@ -127,8 +127,7 @@ def remove_places(slot: Slot, *, places: int) -> int:
     if places < 1:
         raise InventoryError("Give at least one seat.")
     bound_waiting()
-    free = slot.seats.free().order_by("-id")
-    locked = free.select_for_update(of=("self",), no_key=True, skip_locked=True)[:places]
+    locked = slot.seats.free().order_by("-id").lock_unlocked()[:places]
     ids = [seat.pk for seat in locked]
     if len(ids) < places:
         raise SeatsInUse(

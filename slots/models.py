@@ -308,8 +308,8 @@ class SeatQuerySet(models.QuerySet["Seat"]):
         return self.order_by("id").select_for_update(of=("self",), no_key=True)
 
     def lock_unlocked(self) -> "SeatQuerySet":
-        """Locks the rows that nobody else has locked; never waits."""
-        return self.order_by("id").select_for_update(of=("self",), no_key=True, skip_locked=True)
+        """Locks the rows that nobody else has locked, in whatever order; never waits."""
+        return self.select_for_update(of=("self",), no_key=True, skip_locked=True)
 
 
 class Seat(models.Model):
