@@ -1,10 +1,16 @@
 """Waiting for PostgreSQL no longer than people would, and forgetting it when it has gone away."""
 
+import threading
+from typing import Any
+
 from django.db import connection
+from psycopg_pool import ConnectionPool
 
 LOCK_TIMEOUT = "4s"  # for one lock
 STATEMENT_TIMEOUT = "10s"  # for one statement, all its locks together
 IDLE_TIMEOUT = "15s"  # for a process that stalls inside a transaction
+
+_replacing = threading.Lock()
 
 
 def bound_waiting(*, statement_timeout: str | None = None) -> None:
@@ -18,13 +24,31 @@ def bound_waiting(*, statement_timeout: str | None = None) -> None:
         )
 
 
-def forget_lost_connections() -> None:
-    """If this request's connection is gone, throws away the whole pool: the others are gone too.
+def forget_lost_connections(connection: Any = connection) -> None:
+    """If the connection is gone, throws away the pool that it came from: its others are gone too.
 
     A pool would notice one by one, and wait ever longer between its tries; a new one connects at
-    once when the database is back.
+    once when the database is back. Whoever else finds the same later leaves the new pool alone.
     """
-    lost = connection.connection is None or connection.connection.closed
+    pools = getattr(connection, "_connection_pools", {})
+    if connection.connection is None:
+        pool = pools.get(connection.alias)
+        is_lost = pool is not None and _cannot_connect(pool)
+    else:
+        pool = getattr(connection.connection, "_pool", None)
+        is_lost = connection.connection.closed
     connection.close()
-    if lost and connection.pool:
-        connection.close_pool()
+    if not (pool and is_lost):
+        return
+    with _replacing:
+        if pools.get(connection.alias) is not pool:
+            return
+        del pools[connection.alias]
+    pool.close(timeout=0)
+
+
+def _cannot_connect(pool: ConnectionPool) -> bool:
+    """Whether nothing came of it because connecting fails, and not because all are in use."""
+    stats = pool.get_stats()
+    is_full = stats.get("pool_size", 0) >= stats["pool_max"]
+    return stats.get("connections_errors", 0) > 0 and not is_full
