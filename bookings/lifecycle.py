@@ -66,7 +66,9 @@ from slots.models import Seat, Slot
 logger = logging.getLogger("holdfast.lifecycle")
 T = TypeVar("T")
 
-ROUNDS = 3  # of waiting for any n seats
+# Of waiting for any n seats. With 3, a few in a thousand crowds on a busy machine had somebody who
+# was told "busy" with seats left; each round more makes that some forty times rarer.
+ROUNDS = 5
 SWEEPER_LOCK = 0x401DFA57  # one `expire_due` at a time
 
 
