@@ -17,7 +17,6 @@ from booking_site.tests.factories import SlotFactory
 from booking_site.tests.live_site import BASE_DIR, site_environment
 from booking_site.tests.races import lapse
 from bookings import lifecycle
-from bookings.management.commands import expire_holds
 from bookings.models import Booking, BookingEvent
 from slots.models import Seat, Slot
 
@@ -275,7 +274,7 @@ def loop(rounds: Rounds, monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], li
     def stop_signal(*numbers: signal.Signals) -> Iterator[Rounds]:
         yield rounds
 
-    monkeypatch.setattr(expire_holds, "stop_signal", stop_signal)
+    monkeypatch.setattr("booking_site.rounds.stop_signal", stop_signal)
     out, err = StringIO(), StringIO()
     call_command("expire_holds", "--loop", "--interval", "7.5", stdout=out, stderr=err)
     return out.getvalue().splitlines(), err.getvalue().splitlines()
