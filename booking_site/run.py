@@ -1,8 +1,8 @@
 """`make run`: the whole site on this machine, from an empty folder to an address to open.
 
-Migrates, loads the demo data once, collects static files; then keeps gunicorn and the housekeeping
-loop running until Ctrl-C or SIGTERM, and stops what it started. After a `kill -9` the next start
-ends what was left over.
+Migrates, loads the demo data once, collects static files; then keeps gunicorn and the loops of
+housekeeping and mail running until Ctrl-C or SIGTERM, and stops what it started. After a `kill -9`
+the next start ends what was left over.
 """
 
 import errno
@@ -91,6 +91,7 @@ def serve(settings: Any, stop: StopSignal) -> None:
             "housekeeping",
             *(sys.executable, "manage.py", "expire_holds", "--loop", "--interval", "5"),
         ),
+        Child("mail", *(sys.executable, "manage.py", "send_mails", "--loop", "--interval", "2")),
     ]
     try:
         for child in children:

@@ -9,6 +9,7 @@ import secrets
 import socket
 import warnings
 from collections.abc import Callable
+from email.utils import parseaddr
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,7 +18,8 @@ from zoneinfo import available_timezones
 import environ
 import psutil
 from csp.constants import NONE, SELF
-from django.core.exceptions import ImproperlyConfigured
+from django.core.exceptions import ImproperlyConfigured, ValidationError
+from django.core.validators import validate_email
 
 from booking_site.embedded_postgres.server import EmbeddedPostgresError, default_data_dir
 from booking_site.embedded_postgres.system import make_data_folder
@@ -40,7 +42,7 @@ def read(name: str, cast: Callable[..., Any], default: Any, valid: Callable, wan
         value = cast(name)
         if valid(value):
             return value
-    except (ValueError, ImproperlyConfigured):
+    except (ValueError, ImproperlyConfigured, ValidationError):
         pass
     raise ImproperlyConfigured(f"{name} is {env.str(name)!r}; it must be {wanted}.")
 
@@ -62,6 +64,40 @@ def url_host(host: str) -> str:
     if host in ANY_ADDRESS:
         return "127.0.0.1"
     return f"[{host}]" if ":" in host else host
+
+
+MAIL_PORTS = {"smtp": 25, "smtp+tls": 587, "smtp+ssl": 465}
+
+
+def read_email_url() -> dict[str, Any]:
+    """Where mails go, as Django's EMAIL_… settings. Raises ImproperlyConfigured."""
+    url = env.str("EMAIL_URL", "") or "consolemail://"
+    try:
+        parts = urlsplit(url)
+        config = env.email_url_config(url) | {"EMAIL_PORT": parts.port}
+        if parts.scheme in MAIL_PORTS:
+            is_usable = parts.hostname and parts.path in ("", "/")
+            config["EMAIL_PORT"] = parts.port or MAIL_PORTS[parts.scheme]
+        elif parts.scheme == "filemail":
+            is_usable = not parts.netloc and parts.path.strip("/")
+            config["EMAIL_FILE_PATH"] = "/" + config["EMAIL_FILE_PATH"].lstrip("/")
+        else:
+            is_usable = url == "consolemail://"
+        if is_usable and not parts.query and not parts.fragment:
+            return config
+    except (ValueError, ImproperlyConfigured):
+        pass
+    # Never repeat the value: it holds a password.
+    raise ImproperlyConfigured(
+        "EMAIL_URL cannot be used; it must look like "
+        "smtp+tls://user:password@mail.example.org:587 or filemail:///folder."
+    )
+
+
+def is_mailbox(text: str) -> bool:
+    """Raises ValidationError unless it is an address, with or without a name before it."""
+    validate_email(parseaddr(text)[1])
+    return text.isprintable()
 
 
 def own_names() -> list[str]:
@@ -237,6 +273,33 @@ LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "my_bookings"
 LOGOUT_REDIRECT_URL = "home"
 
+# Mail: queued in the database in one transaction with what it tells, sent by `send_mails`.
+
+EMAIL_BACKEND = "mailer.backend.DbBackend"
+_mail = read_email_url()
+MAILER_EMAIL_BACKEND = _mail["EMAIL_BACKEND"]
+EMAIL_HOST, EMAIL_PORT = _mail["EMAIL_HOST"], _mail["EMAIL_PORT"]
+EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = _mail["EMAIL_HOST_USER"], _mail["EMAIL_HOST_PASSWORD"]
+EMAIL_USE_TLS = _mail.get("EMAIL_USE_TLS", False)
+EMAIL_USE_SSL = _mail.get("EMAIL_USE_SSL", False)
+EMAIL_FILE_PATH = _mail["EMAIL_FILE_PATH"]
+EMAIL_TIMEOUT = 10  # seconds for each answer of the mail server
+_mail_domain = urlsplit(SITE_URL).hostname
+if ":" in _mail_domain or _mail_domain.rpartition(".")[2].isdigit():
+    _mail_domain = "localhost"  # not an IP address
+DEFAULT_FROM_EMAIL = SERVER_EMAIL = read(
+    "DEFAULT_FROM_EMAIL",
+    env.str,
+    f"Holdfast <no-reply@{_mail_domain}>",
+    is_mailbox,
+    "an address like Holdfast <no-reply@book.example.org>",
+)
+MAILER_USE_FILE_LOCK = False  # it would outlive a killed sender; the rows' own locks do not
+MAILER_EMAIL_LOG_MESSAGE_DATA = False  # what was sent is not kept
+MAILER_ERROR_HANDLER = "booking_site.mail_queue.handle_failure"
+MAILER_EMAIL_MAX_DEFERRED = 10  # in one round, then the next one
+MAILER_EMAIL_MAX_RETRIES = 12  # each after twice the time: three days in all
+
 # Language and time
 
 LANGUAGE_CODE = "en"
@@ -290,4 +353,5 @@ LOGGING = {
     "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["console"], "level": "INFO"},
+    "loggers": {"mailer": {"level": "WARNING"}},  # below, it tells subjects and addresses
 }
