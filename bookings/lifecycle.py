@@ -23,6 +23,7 @@ The lock protocol (DESIGN.md gives the reasons):
  8. Waiting is bounded. What runs out of time, deadlocks or loses the database is `SlotBusy`, or an
     OperationalError that the site answers with 503.
  9. The same request twice is the same booking: on a refusal with a key, the key is looked up first.
+10. A transition that a patient is told of queues its mail as its last step, in its own transaction.
 """
 
 import hashlib
@@ -43,7 +44,7 @@ from psycopg_pool import PoolTimeout
 
 from accounts.models import User
 from booking_site.database import bound_waiting
-from bookings import refusals
+from bookings import notices, refusals
 from bookings.errors import (
     BookingError,
     BrokenInvariant,
@@ -211,7 +212,7 @@ def confirm(
 ) -> Booking:
     """PENDING → CONFIRMED: the seats are sold. A confirmed booking is returned unchanged.
 
-    Details given here replace those given before. Locks the booking, then its seats.
+    Details given here replace those given before. Locks the booking, then its seats. Queues a mail.
     Raises HoldExpired, WrongState, SlotClosed, SlotBusy.
     """
 
@@ -232,6 +233,9 @@ def confirm(
             **{field: value for field, value in given.items() if value},
         )
         _give_seats(seats, current, held_until=None)
+        current.name = name or current.name
+        current.email = email or current.email
+        notices.confirmed(current)
 
     _transact(attempt)
     return _reload(booking)
@@ -263,7 +267,7 @@ def cancel(
 ) -> Booking:
     """PENDING or CONFIRMED → CANCELLED, and the seats are free. A cancelled one is unchanged.
 
-    Patients can cancel until the slot starts, staff always.
+    Patients can cancel until the slot starts, staff always. Queues a mail if it was confirmed.
     Locks the booking, then its seats. Raises HoldExpired, WrongState, SlotClosed, SlotBusy.
     """
     _transact(lambda: _cancel(booking, actor, reason, by_staff=by_staff))
@@ -304,6 +308,10 @@ def _cancel(
         cancelled_at=slot.now,
     )
     _release_seats(seats, current)
+    if of_slot:
+        notices.slot_cancelled(current, reason=reason)
+    elif current.status == Booking.Status.CONFIRMED:
+        notices.cancelled(current, by_staff=by_staff, reason=reason)
     return True
 
 
@@ -318,7 +326,7 @@ def reschedule(
     """Moves a live hold or a confirmed booking to other seats, of this or of another slot.
 
     One swap: the old seats are given up only when the new ones are owned. Some may be kept, and
-    their number may change. A hold keeps its end.
+    their number may change. A hold keeps its end; who had confirmed gets a mail.
     Locks the booking, then old and new seats. Raises what `hold` does, HoldExpired and WrongState.
     """
     seat_ids, quantity = _check_request(seat_ids, quantity)
@@ -328,15 +336,18 @@ def reschedule(
         if current.state != Booking.Status.CONFIRMED:
             _require_hold(current, "rescheduled")
         old, new = lock_swap(current, slot, seat_ids, quantity, wait=wait)
-        if (left := _check_own_seats(current, old)).starts_at <= left.now:
+        before = _check_own_seats(current, old)
+        if before.starts_at <= before.now:
             raise SlotClosed("It has begun, so it can no longer be moved.")
-        _require_open(_read_slot(slot.pk))
+        fresh = _read_slot(slot.pk, with_subject=True)
+        _require_open(fresh)
         if current.state == Booking.Status.CONFIRMED:
             held_until = None
         else:
             held_until = current.expires_at
         _release_seats([seat for seat in old if seat not in new], current)
-        _update_one(current, slot=slot, quantity=quantity, labels=[seat.label for seat in new])
+        labels = [seat.label for seat in new]
+        _update_one(current, slot=fresh, quantity=quantity, labels=labels)
         _give_seats([seat for seat in new if seat not in old], current, held_until=held_until)
         _record(
             current,
@@ -345,6 +356,9 @@ def reschedule(
             actor,
             f"from slot {current.slot_id}: {', '.join(current.labels)}"[:500],
         )
+        if current.status == Booking.Status.CONFIRMED and old != new:
+            current.slot, current.quantity, current.labels = fresh, quantity, labels
+            notices.moved(current, before=before)
 
     _with_seats(attempt, slot, quantity, any_seats=seat_ids is None, own=booking)
     return _reload(booking)
@@ -400,8 +414,8 @@ def cancel_slot(slot: Slot, *, actor: Holder | str, reason: str = "") -> list[Bo
 
     First `cancelled_at` is committed. Then all seats are locked once and let go: whoever had read
     the slot as open had locked a seat by then, and has finished when the last lock is granted. Then
-    each booking is cancelled by the ordinary path. Killed half-way, it is finished by calling it
-    again (`expire_holds` does). Raises SlotBusy.
+    each booking is cancelled by the ordinary path, and its mail is queued. Killed half-way, it is
+    finished by calling it again (`expire_holds` does, without the reason). Raises SlotBusy.
     """
 
     def close() -> None:
@@ -517,12 +531,12 @@ def _lock_own_seats(booking: Booking) -> tuple[list[Seat], Slot]:
 
 
 def _check_own_seats(booking: Booking, seats: Sequence[Seat]) -> Slot:
-    """The booking's slot, with `now`, read after the locks.
+    """The booking's slot, with doctor, show and `now`, read after the locks; now in `booking.slot`.
 
     Raises HoldExpired if a hold lapsed while waiting for them, and BrokenInvariant if the booking
     does not own as many seats as it says.
     """
-    slot = _read_slot(booking.slot_id)
+    booking.slot = slot = _read_slot(booking.slot_id, with_subject=True)
     if booking.status == Booking.Status.PENDING and booking.expires_at <= slot.now:
         raise HoldExpired
     _expect(
@@ -532,9 +546,13 @@ def _check_own_seats(booking: Booking, seats: Sequence[Seat]) -> Slot:
     return slot
 
 
-def _read_slot(pk: int) -> Slot:
-    """The slot and the database's clock (`now`) at this moment. Raises SlotClosed if it is gone."""
-    slot = Slot.objects.with_now().filter(pk=pk).first()
+def _read_slot(pk: int, *, with_subject: bool = False) -> Slot:
+    """The slot and the database's clock (`now`) at this moment, and its doctor or show if wanted.
+
+    One query. Raises SlotClosed if it is gone.
+    """
+    slots = Slot.objects.for_page() if with_subject else Slot.objects.with_now()
+    slot = slots.filter(pk=pk).first()
     if slot is None:
         raise SlotClosed
     return slot
