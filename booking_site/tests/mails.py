@@ -1,5 +1,10 @@
 """What was queued to be mailed, and a mail server to send it to."""
 
+import socketserver
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 from django.core.mail import EmailMultiAlternatives
 from mailer.models import Message
 
@@ -7,3 +12,61 @@ from mailer.models import Message
 def queued_mails() -> list[EmailMultiAlternatives]:
     """All mails in the queue, the first one first."""
     return [message.email for message in Message.objects.order_by("pk")]
+
+
+class MailServer(socketserver.ThreadingTCPServer):
+    """As much of an SMTP server as Django talks to."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), _Session)
+        self.port: int = self.server_address[1]
+        self.accepted: list[str] = []  # addresses, one for each mail that it said yes to
+        self.refused: dict[str, str] = {}  # addresses, and the answer to them
+        self.before_yes: Callable[[str], object] = lambda address: None  # the mail is ours by then
+
+    @property
+    def url(self) -> str:
+        return f"smtp://127.0.0.1:{self.port}"
+
+
+class _Session(socketserver.StreamRequestHandler):
+    server: MailServer
+
+    def handle(self) -> None:
+        address = ""
+        self.say("220 ready")
+        while line := self.rfile.readline():
+            match line.split()[0].upper():
+                case b"RCPT":
+                    address = line.decode().partition("<")[2].partition(">")[0]
+                    self.say(self.server.refused.get(address, "250 known"))
+                case b"DATA":
+                    self.say("354 go on")
+                    while self.rfile.readline() not in (b".\r\n", b""):
+                        pass
+                    self.server.accepted.append(address)
+                    self.server.before_yes(address)
+                    self.say("250 accepted")
+                case b"QUIT":
+                    self.say("221 bye")
+                    return
+                case _:
+                    self.say("250 fine")
+
+    def say(self, answer: str) -> None:
+        self.wfile.write(answer.encode() + b"\r\n")
+
+
+@contextmanager
+def mail_server(port: int = 0) -> Iterator[MailServer]:
+    with MailServer(port) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()

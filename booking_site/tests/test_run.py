@@ -110,7 +110,8 @@ def test_run_starts_keeps_its_data_and_stops_all_it_started(
     logins = re.findall(r"^ +(?:Staff|Patient) +(\S+@\S+) +(\S+)$", first.printed(), re.MULTILINE)
     assert [email for email, _ in logins] == ["admin@example.org", "patient@example.org"]
     family = first.family()
-    assert len(family) == 3  # gunicorn, its worker, housekeeping
+    assert len(family) == 4  # gunicorn, its worker, housekeeping, mail
+    assert "Subject: " not in first.printed()  # nobody is told of the demo's bookings
     assert first.stop(signal.SIGTERM) == 0
     assert psutil.wait_procs(family, timeout=1)[1] == []
     assert not postgres_runs(folder)
@@ -139,7 +140,7 @@ def test_run_after_kill_9_ends_what_was_left_over(run: Callable[..., Run], folde
     assert psutil.wait_procs(left_over, timeout=1)[1] == []
     assert "The Tide Clock" in second.get()
 
-    # Killing gunicorn's master, the database or housekeeping is mended without a new start.
+    # Killing gunicorn's master, the database or a loop is mended without a new start.
     for process in second.family():
         if process.ppid() == second.process.pid:
             process.kill()
@@ -147,6 +148,7 @@ def test_run_after_kill_9_ends_what_was_left_over(run: Callable[..., Run], folde
     psutil.Process(postmaster).kill()
     second.wait_until_it_prints("gunicorn ended (-9); starting it again.")
     second.wait_until_it_prints("housekeeping ended (-9); starting it again.")
+    second.wait_until_it_prints("mail ended (-9); starting it again.")
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError):
@@ -221,6 +223,16 @@ def test_run_with_a_taken_port_says_so(run: Callable[..., Run], folder: Path) ->
         (
             {"TIME_ZONE": "Berlin"},
             "TIME_ZONE is 'Berlin'; it must be a zone like Europe/Berlin.",
+        ),
+        (
+            {"EMAIL_URL": "smtps://me:hunter2@mail.example.org"},
+            "EMAIL_URL cannot be used; it must look like "
+            "smtp+tls://user:password@mail.example.org:587 or filemail:///folder.",
+        ),
+        (
+            {"DEFAULT_FROM_EMAIL": "Holdfast"},
+            "DEFAULT_FROM_EMAIL is 'Holdfast'; "
+            "it must be an address like Holdfast <no-reply@book.example.org>.",
         ),
     ],
 )

@@ -16,6 +16,7 @@ from django.utils import timezone
 from booking_site.tests.factories import SlotFactory
 from booking_site.tests.live_site import BASE_DIR, site_environment
 from booking_site.tests.races import lapse
+from booking_site.tests.rounds import Rounds, run_loop
 from bookings import lifecycle
 from bookings.models import Booking, BookingEvent
 from slots.models import Seat, Slot
@@ -243,41 +244,8 @@ def wait_until_blocked() -> None:
 # ── In a loop ─────────────────────────────────────────────────────────────────────────────────────
 
 
-class Rounds:
-    """Stands in for the event that ends the loop: no waiting, and it is set after `len(acts)`.
-
-    Before each round but the first one of `acts` is done.
-    """
-
-    def __init__(self, *acts: object) -> None:
-        self.acts = list(acts)
-        self.ended = False
-        self.waits: list[float] = []
-        self.connections_open: list[bool] = []
-
-    def is_set(self) -> bool:
-        return self.ended
-
-    def wait(self, seconds: float) -> None:
-        self.waits.append(seconds)
-        self.connections_open.append(connection.connection is not None)
-        if not self.acts:
-            self.ended = True
-        elif act := self.acts.pop(0):
-            act()
-
-
 def loop(rounds: Rounds, monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], list[str]]:
-    """The lines that the loop printed, and those it complained with."""
-
-    @contextmanager
-    def stop_signal(*numbers: signal.Signals) -> Iterator[Rounds]:
-        yield rounds
-
-    monkeypatch.setattr("booking_site.rounds.stop_signal", stop_signal)
-    out, err = StringIO(), StringIO()
-    call_command("expire_holds", "--loop", "--interval", "7.5", stdout=out, stderr=err)
-    return out.getvalue().splitlines(), err.getvalue().splitlines()
+    return run_loop("expire_holds", rounds, monkeypatch)
 
 
 def test_loop_speaks_only_when_something_happened(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1134,6 +1134,14 @@ def test_queries(
         lifecycle.cancel(booking)
     due = [lifecycle.hold(other, quantity=2) for _ in range(number)]
     lapse(*due)
+    # A mail is one more: the same INSERT, whatever it says.
+    booking = lifecycle.hold(slot, quantity=number, email="ada@example.org")
+    with django_assert_num_queries(12):
+        lifecycle.confirm(booking)
+    with django_assert_num_queries(15):
+        lifecycle.reschedule(booking, slot=other, quantity=number)
+    with django_assert_num_queries(12):
+        lifecycle.cancel(booking)
     with django_assert_num_queries(9):
         assert lifecycle.expire_due() == (number, 2 * number)
     with django_assert_num_queries(5):
