@@ -1,7 +1,7 @@
 """kill -9 of workers and of PostgreSQL at random moments, while a crowd books over HTTP.
 
-Whatever dies: no answer is an error of ours, what was confirmed to somebody is booked, and the
-invariants hold.
+Whatever dies: no answer is an error of ours, what was confirmed to somebody is booked, what is
+booked has its one mail, and the invariants hold.
 """
 
 import http.client
@@ -139,5 +139,12 @@ def test_kills_at_random_moments_lose_no_confirmed_booking(
 
     sold = "import json; from bookings.models import Booking as B;"
     sold += "print(json.dumps([str(b.pk) for b in B.objects.filter(status='CONFIRMED')]))"
-    assert set(confirmed) <= set(json.loads(manage(environment, "shell", "-v0", "-c", sold)))
+    booked = json.loads(manage(environment, "shell", "-v0", "-c", sold))
+    assert set(confirmed) <= set(booked)
+    # Each has its one mail, and nothing else has.
+    mails = "import json; from booking_site.tests.mails import queued_mails as q;"
+    mails += "print(json.dumps([mail.body for mail in q()]))"
+    queued = json.loads(manage(environment, "shell", "-v0", "-c", mails))
+    told = [re.search(r"/bookings/([0-9a-f-]{36})/\n", body).group(1) for body in queued]
+    assert sorted(told) == sorted(booked)
     assert "invariants hold" in manage(environment, "check_invariants")
