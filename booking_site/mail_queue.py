@@ -74,9 +74,9 @@ def send_waiting(stop: StopSignal, attempts: list[MessageLog]) -> None:
 
 
 class _Line:
-    """The queue as the engine asks for it, in mails that it reads one by one; ends when told to.
+    """The queue as the engine asks for it: the ids, of mails that it locks and reads one by one.
 
-    The engine's own would read all of them, with what they say, before it sends the first.
+    Its own reads them all, with what they say, before it sends the first, and does not stop.
     """
 
     def __init__(self, stop: StopSignal) -> None:
@@ -143,7 +143,7 @@ def retry_due() -> int:
 
 
 def retry_all() -> int:
-    """Puts all deferred mails back in line, also those given up, with all tries before them."""
+    """Puts all deferred mails back in line, also those given up, as if they were new."""
     return Message.objects.deferred().update(priority=PRIORITY_MEDIUM, retry_count=0)
 
 

@@ -72,7 +72,6 @@ class RoundsCommand(BaseCommand):
                 pause = max(interval, getattr(failure, "pause", 0))
                 if type(failure) is not trouble:
                     self.stderr.write(f"{describe(failure)} Trying again every {pause:g} s.")
-                    self.stderr.flush()
                 trouble = type(failure)
             else:
                 if trouble:

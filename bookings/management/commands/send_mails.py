@@ -45,9 +45,9 @@ class Command(RoundsCommand):
             sent = len(attempts) - len(failures)
             if sent or not quiet:
                 self.say(f"sent {sent} mails")
+            for failure in failures:
+                self.stderr.write(failure.log_message)
         mail_queue.purge_log()
-        for failure in failures:
-            self.stderr.write(failure.log_message)
         waiting, given_up = (0, 0) if quiet and not failures else mail_queue.count_deferred()
         if not (waiting or given_up):
             return
