@@ -5,8 +5,22 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import pytest
+from django.conf import settings
 from django.core.mail import EmailMultiAlternatives
 from mailer.models import Message
+
+
+@pytest.fixture(autouse=True, scope="session")
+def mails_are_queued(django_test_environment: None) -> Iterator[None]:
+    """Django's test runner has put its own outbox in the place of the queue; this takes it back.
+
+    Each application's conftest imports it.
+    """
+    outbox = settings.EMAIL_BACKEND
+    settings.EMAIL_BACKEND = "mailer.backend.DbBackend"
+    yield
+    settings.EMAIL_BACKEND = outbox
 
 
 def queued_mails() -> list[EmailMultiAlternatives]:
