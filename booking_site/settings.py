@@ -140,6 +140,7 @@ MAX_LIVE_HOLDS = read_number("MAX_LIVE_HOLDS", 5, most=1000)
 # Applications
 
 INSTALLED_APPS = [
+    "booking_site",
     "accounts",
     "slots",
     "bookings",
