@@ -18,8 +18,11 @@ lint:
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/djlint templates --lint --quiet
+	.venv/bin/yamllint --strict compose.yaml
+	.venv/bin/hadolint Dockerfile
 	DJANGO_SETTINGS_MODULE=booking_site.tests.settings .venv/bin/python manage.py makemigrations --check
 	ENV_FILE=/dev/null SITE_URL=https://book.example.org DATABASE_URL=postgres://localhost/none \
+	EMAIL_URL=smtp://localhost:25 \
 	SECRET_KEY=$$(.venv/bin/python -c 'import secrets; print(secrets.token_urlsafe(50))') \
 	.venv/bin/python manage.py check --deploy --fail-level WARNING
 

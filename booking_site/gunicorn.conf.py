@@ -7,6 +7,7 @@ process reads the settings, and refuses wrong ones.
 """
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -15,7 +16,9 @@ from pathlib import Path
 _SHOW = """
 import json
 from booking_site import settings as s
-print(json.dumps([s.HOST, s.PORT, s.WEB_CONCURRENCY, s.TRUSTED_PROXIES, str(s.DATA_DIR)]))
+print(json.dumps([
+    s.HOST, s.PORT, s.WEB_CONCURRENCY, s.TRUSTED_PROXIES, str(s.DATA_DIR), s.LOGGING
+]))
 """
 _settings = subprocess.run(
     [sys.executable, "-c", _SHOW],
@@ -26,7 +29,7 @@ _settings = subprocess.run(
 if _settings.returncode:
     # Of the traceback the last line: the settings' one sentence.
     sys.exit("holdfast: " + _settings.stderr.strip().splitlines()[-1].partition(": ")[2])
-_host, _port, workers, _proxies, _data_dir = json.loads(_settings.stdout)
+_host, _port, workers, _proxies, _data_dir, logconfig_dict = json.loads(_settings.stdout)
 
 bind = f"[{_host}]:{_port}" if ":" in _host else f"{_host}:{_port}"
 proc_name = "holdfast"
@@ -37,9 +40,16 @@ graceful_timeout = 10  # seconds for requests under way when stopping
 keepalive = 5
 # X-Forwarded-Proto is believed of these only.
 forwarded_allow_ips = ",".join(_proxies)
-# One each: two sites of one user must not answer at one socket. A socket's path is short, or none.
+# One each: two sites of one user must not answer at one socket. None where its path is too long
+# or cannot be written.
 control_socket = f"{_data_dir}/gunicorn-{_port}.ctl"
-control_socket_disable = len(control_socket.encode()) > 100 or not Path(_data_dir).is_dir()
+control_socket_disable = len(control_socket.encode()) > 100 or not os.access(_data_dir, os.W_OK)
+
+# What gunicorn says looks like what the site says, who logs each request. A request's id comes with
+# Django, in the workers.
+accesslog = None
+logconfig_dict["handlers"]["console"]["filters"] = []
+del logconfig_dict["filters"]["request_id"]
 
 # A connection is an open file, and the database, logs and modules need some too.
 _needed = worker_connections + 256

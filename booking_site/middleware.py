@@ -1,24 +1,101 @@
-"""A busy or absent database: one answer for every page, and the site is well again by itself."""
+"""Around every page: health, one line in the log, and an answer when the database is away."""
 
+import ipaddress
 import logging
+import re
+import time
 from collections.abc import Callable
 
+from django.conf import settings
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
+from django_guid import get_guid
 
 from booking_site.database import forget_lost_connections
 from bookings.errors import SlotBusy
 
 logger = logging.getLogger("holdfast.database")
+request_logger = logging.getLogger("holdfast.request")
 
 RETRY_AFTER = 3  # seconds
+METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+REQUEST_ID = re.compile(r"[0-9A-Fa-f-]{32,36}")
+
+GetResponse = Callable[[HttpRequest], HttpResponse]
+
+
+class HealthMiddleware:
+    """Answers /health, /health/live and /health/ready before anything else looks at the request.
+
+    They are asked from inside, in plain HTTP and under whatever name or address this machine has
+    there: neither ALLOWED_HOSTS nor the redirect to https is for them, and nobody wants a line in
+    the log every few seconds.
+    """
+
+    def __init__(self, get_response: GetResponse) -> None:
+        from booking_site import views  # which needs what is below
+
+        self.get_response = get_response
+        self.views = {
+            "/health": views.health_ready,
+            "/health/live": views.health_live,
+            "/health/ready": views.health_ready,
+        }
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self.views.get(request.path_info, self.get_response)(request)
+
+
+class RequestLogMiddleware:
+    """One line for each request: method, route, status, milliseconds. Static files at DEBUG only.
+
+    The route is the name of the URL pattern, never the path: a booking's path is its key. Nor is
+    there an address, a query or a user in it. The id of the request comes from django-guid; one
+    that a client sent counts only if it is a trusted proxy's and looks like an id.
+    """
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+        self.proxies = [ipaddress.ip_network(proxy) for proxy in settings.TRUSTED_PROXIES]
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        started = time.monotonic()
+        given = request.META.get("HTTP_X_REQUEST_ID", "")
+        if not (REQUEST_ID.fullmatch(given) and self._is_from_proxy(request)):
+            request.META.pop("HTTP_X_REQUEST_ID", None)
+        response = self.get_response(request)
+        line = {
+            "method": request.method if request.method in METHODS else "other",
+            "route": self._route(request),
+            "status": response.status_code,
+            "ms": round((time.monotonic() - started) * 1000),
+        }
+        request_logger.log(
+            logging.DEBUG if line["route"] == "static" else logging.INFO,
+            "%s %s %d in %d ms",
+            *line.values(),
+            extra=line,
+        )
+        return response
+
+    def _is_from_proxy(self, request: HttpRequest) -> bool:
+        try:
+            peer = ipaddress.ip_address(request.META.get("REMOTE_ADDR", ""))
+        except ValueError:
+            return False
+        return any(peer in network for network in self.proxies)
+
+    def _route(self, request: HttpRequest) -> str:
+        if match := request.resolver_match:
+            return match.view_name or match.route
+        return "static" if request.path_info.startswith(settings.STATIC_URL) else "none"
 
 
 class DatabaseAwayMiddleware:
     """503 with Retry-After where a view could not reach the database, or waited too long."""
 
-    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+    def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
@@ -35,7 +112,15 @@ def answer_unavailable(error: BaseException | None) -> HttpResponse | None:
         forget_lost_connections()
     elif not isinstance(error, SlotBusy):
         return None
-    response = HttpResponse(render_to_string("503.html"), status=503)
+    response = render_error("503.html", status=503)
     response["Retry-After"] = str(RETRY_AFTER)
     response["Cache-Control"] = "no-store"
     return response
+
+
+def render_error(template: str, *, status: int) -> HttpResponse:
+    """A page that says what went wrong, with the number under which the log tells more.
+
+    Without the request: whoever is signed in cannot be looked up now.
+    """
+    return HttpResponse(render_to_string(template, {"request_id": get_guid()}), status=status)

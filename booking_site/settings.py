@@ -21,6 +21,7 @@ from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.core.validators import validate_email
 
+from booking_site import logs
 from booking_site.embedded_postgres.server import EmbeddedPostgresError, default_data_dir
 from booking_site.embedded_postgres.system import make_data_folder
 
@@ -176,6 +177,7 @@ MAX_LIVE_HOLDS = read_number("MAX_LIVE_HOLDS", 5, most=1000)
 # Applications
 
 INSTALLED_APPS = [
+    "booking_site",
     "accounts",
     "slots",
     "bookings",
@@ -196,6 +198,9 @@ INSTALLED_APPS = [
     "django_guid",
 ]
 MIDDLEWARE = [
+    "booking_site.middleware.HealthMiddleware",
+    "booking_site.middleware.RequestLogMiddleware",
+    "django_guid.middleware.guid_middleware",
     "booking_site.middleware.DatabaseAwayMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -342,16 +347,27 @@ SECURE_REFERRER_POLICY = "same-origin"  # a booking's URL is its key: it goes to
 if SITE_URL.startswith("https://"):
     SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
     SECURE_SSL_REDIRECT = True
-    SECURE_REDIRECT_EXEMPT = [r"^health"]  # asked from inside, in plain HTTP
     SECURE_HSTS_SECONDS = 31_536_000
 
-# Logs: one line an event, to standard error.
+# Logs: one line an event, to standard error; booking_site/logs.py says what is in it.
 
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["console"], "level": "INFO"},
-    "loggers": {"mailer": {"level": "WARNING"}},  # below, it tells subjects and addresses
+LOG_FORMAT = read(
+    "LOG_FORMAT",
+    env.str,
+    "json" if DATABASE_URL else "line",
+    ("json", "line").__contains__,
+    "json or line",
+)
+LOG_LEVEL = read(
+    "LOG_LEVEL",
+    env.str,
+    "INFO",
+    ("DEBUG", "INFO", "WARNING", "ERROR").__contains__,
+    "DEBUG, INFO, WARNING or ERROR",
+)
+LOGGING = logs.configure(style=LOG_FORMAT, level=LOG_LEVEL, values=DEBUG)
+DJANGO_GUID = {
+    "GUID_HEADER_NAME": "X-Request-ID",
+    "UUID_LENGTH": 12,  # short enough to read out on the telephone
+    "EXPOSE_HEADER": False,
 }

@@ -31,9 +31,6 @@ urlpatterns = [
     ),
     path("logout/", LogoutView.as_view(), name="logout"),
     path("admin/", admin.site.urls),
-    path("favicon.ico", site.favicon),
-    path("health", site.health_ready),
-    path("health/live", site.health_live),
-    path("health/ready", site.health_ready),
+    path("favicon.ico", site.favicon, name="favicon"),
 ]
 handler500 = "booking_site.views.server_error"

@@ -5,16 +5,16 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from django.db import Error, connection
+from django.db import Error, ProgrammingError, connection
+from django.db.migrations.loader import MigrationLoader
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
-from django.template.loader import render_to_string
 from django.templatetags.static import static
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from booking_site.database import forget_lost_connections
-from booking_site.middleware import RETRY_AFTER, answer_unavailable
+from booking_site.middleware import RETRY_AFTER, answer_unavailable, render_error
 
 
 @never_cache
@@ -27,22 +27,45 @@ def health_live(request: HttpRequest) -> JsonResponse:
 @never_cache
 @require_safe
 def health_ready(request: HttpRequest) -> JsonResponse:
-    """200 while the database answers too, else 503. One query."""
+    """200 while pages can be served, else 503: the database is away, or not migrated yet.
+
+    One query. Once all migrations were there, they are not looked for again.
+    """
+    global _has_migrations
     try:
         with connection.cursor() as cursor:
-            cursor.execute("SELECT 1")
+            if _has_migrations:
+                cursor.execute("SELECT 1")
+            else:
+                cursor.execute("SELECT app, name FROM django_migrations")
+                _has_migrations = _wanted_migrations() <= set(cursor.fetchall())
+    except ProgrammingError:  # not even that table
+        pass
     except Error:
         forget_lost_connections()
-        answer = JsonResponse({"status": "unavailable", "database": "away"}, status=503)
-        answer["Retry-After"] = str(RETRY_AFTER)
-        return answer
+        return _not_ready(database="away")
+    if not _has_migrations:
+        return _not_ready(database="ok", migrations="pending")
     return JsonResponse({"status": "ok", "database": "ok"})
+
+
+_has_migrations = False  # of this process's code, as far as seen
+
+
+def _wanted_migrations() -> set[tuple[str, str]]:
+    """The last migration of each application. Reads files, no database."""
+    return set(MigrationLoader(None).graph.leaf_nodes())
+
+
+def _not_ready(**why: str) -> JsonResponse:
+    answer = JsonResponse({"status": "unavailable"} | why, status=503)
+    answer["Retry-After"] = str(RETRY_AFTER)
+    return answer
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
     """What no view caught: 503 if the database was away outside of a view, else 500."""
-    unavailable = answer_unavailable(sys.exc_info()[1])
-    return unavailable or HttpResponse(render_to_string("500.html"), status=500)
+    return answer_unavailable(sys.exc_info()[1]) or render_error("500.html", status=500)
 
 
 def favicon(request: HttpRequest) -> HttpResponse:

@@ -67,7 +67,7 @@ def _write_for_ever() -> None:
         time.sleep(INTERVAL)
         try:
             flush()
-        except Exception as error:  # whatever it is: the next refusals are to be recorded
-            logger.warning("refusals lost: %s", error)
+        except Exception:  # whatever it is: the next refusals are to be recorded
+            logger.warning("refusals lost", exc_info=True)
         finally:
             connection.close()  # back to the pool, or for good

@@ -44,6 +44,9 @@ SETTINGS = {
     "lc_messages": "C",  # the answers "starting up" and so on are told apart by their text
     "log_line_prefix": "%m [%p] %q%u@%d ",
     "log_lock_waits": "on",
+    # Nothing of the rows and statements that failed: they hold people's names and addresses.
+    "log_error_verbosity": "terse",
+    "log_min_error_statement": "panic",
     # One file per weekday, begun anew when its day comes round again.
     "logging_collector": "on",
     "log_directory": "log",

@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 from urllib.parse import quote, urlencode
 
 import psutil
@@ -66,8 +67,11 @@ def free_port() -> int:
 
 
 @contextmanager
-def live_site(**variables: str) -> Iterator[LiveSite]:
-    """gunicorn with the site's own configuration, ended with all its workers afterwards."""
+def live_site(*, log: IO[str] | None = None, **variables: str) -> Iterator[LiveSite]:
+    """gunicorn with the site's own configuration, ended with all its workers afterwards.
+
+    What it logs goes to the file `log`, or where ours goes.
+    """
     port = free_port()
     environment = site_environment(PORT=str(port), HOST="127.0.0.1", **variables)
     subprocess.run(
@@ -84,6 +88,7 @@ def live_site(**variables: str) -> Iterator[LiveSite]:
         cwd=BASE_DIR,
         env=environment,
         stdin=subprocess.DEVNULL,
+        stderr=log,
         start_new_session=True,
     )
     try:
