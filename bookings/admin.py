@@ -6,6 +6,7 @@ of their own; Django's change view is atomic.
 """
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.dateformat import format as format_date
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from import_export.admin import ExportMixin
 
@@ -273,20 +274,21 @@ class ChosenFilter(admin.SimpleListFilter):
     """By one slot, doctor, show or person whose page linked here. Shown only while it is in use."""
 
     model: type[Model]
+    one: Model | None
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        value = self.used_parameters.get(self.parameter_name, "")
-        if not value.isascii() or not value.isdigit() or len(value) > 18:
+        value = self.used_parameters.get(self.parameter_name)
+        if value is None:
             return []
-        return [(str(one.pk), str(one)) for one in self.model.objects.filter(pk=value)]
+        self.one = None
+        if re.fullmatch("[0-9]{1,18}", value):
+            self.one = self.model.objects.filter(pk=value).first()
+        return [(value, str(self.one or "unknown"))]
 
     def queryset(self, request: HttpRequest, queryset: BookingQuerySet) -> BookingQuerySet:
-        if not self.value():
-            return queryset
-        if not self.lookup_choices:
+        if self.one is None:
             return queryset.none()
-        lookup = self.parameter_name.removesuffix("__id__exact")
-        return queryset.filter(**{lookup: self.value()})
+        return queryset.filter(**{self.parameter_name: self.one.pk})
 
 
 class SlotFilter(ChosenFilter):
@@ -313,11 +315,8 @@ class BookingAdmin(ExportMixin, admin.ModelAdmin):
     list_display = (
         "reference",
         "state_now",
-        "subject",
-        "when",
-        "seats_booked",
+        "what",
         "who",
-        "contact",
         "made",
     )
     list_filter = (
@@ -340,7 +339,7 @@ class BookingAdmin(ExportMixin, admin.ModelAdmin):
     list_max_show_all = 200
     actions = ("confirm_selected", "release_selected", "cancel_selected")
     fieldsets = (
-        (None, {"fields": ("state_now", "subject", "when", "seats_booked", "quantity")}),
+        (None, {"fields": ("state_now", "subject", "when", "seats_booked")}),
         ("Who", {"fields": ("name", "email", "phone", "holder")}),
         ("Times", {"fields": ("made", "held_until", "confirmed", "cancelled")}),
     )
@@ -358,6 +357,10 @@ class BookingAdmin(ExportMixin, admin.ModelAdmin):
         self, request: HttpRequest, queryset: BookingQuerySet, search_term: str
     ) -> tuple[QuerySet, bool]:
         return search_bookings(queryset, search_term), False
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        own = (DoctorFilter.parameter_name, ShowFilter.parameter_name)
+        return lookup in own or super().lookup_allowed(lookup, value, request)
 
     # Who may do what
 
@@ -407,42 +410,47 @@ class BookingAdmin(ExportMixin, admin.ModelAdmin):
             said = format_html("{} <strong>called off</strong>", said)
         return said
 
-    @admin.display(description="Seats")
+    @admin.display(description="Booked")
     def seats_booked(self, booking: Booking) -> str:
-        if booking.slot.is_numbered:
-            return ", ".join(booking.labels) or str(booking.quantity)
-        return f"{booking.quantity} place{'' if booking.quantity == 1 else 's'}"
+        if booking.slot.is_numbered and booking.labels:
+            return f"Seat{_s(booking.quantity)} {', '.join(booking.labels)}"
+        return f"{booking.quantity} place{_s(booking.quantity)}"
 
-    @admin.display(description="Name")
-    def who(self, booking: Booking) -> str:
-        return booking.name or (str(booking.user) if booking.user else "")
+    @admin.display(description="What")
+    def what(self, booking: Booking) -> SafeString:
+        lines = (self.subject(booking), self.when(booking), self.seats_booked(booking))
+        return format_html("{}<br>{}<br>{}", *lines)
 
-    @admin.display(description="Contact")
-    def contact(self, booking: Booking) -> SafeString:
-        email = booking.email or (booking.user.email if booking.user else "")
-        lines = [line for line in (email, booking.phone) if line]
-        return format_html('<span class="lines">{}</span>', "\n".join(lines))
+    @admin.display(description="Who")
+    def who(self, booking: Booking) -> SafeString:
+        account = booking.user
+        lines = [
+            booking.name or (account.name if account else ""),
+            booking.email or (account.email if account else ""),
+            booking.phone,
+        ]
+        return format_html_join(SafeString("<br>"), "{}", ((line,) for line in lines if line))
 
     @admin.display(description="Account")
-    def holder(self, booking: Booking) -> str | SafeString:
-        return str(booking.user.email) if booking.user else "None: booked as a guest"
+    def holder(self, booking: Booking) -> str:
+        return booking.user.email if booking.user else "None: booked as a guest"
 
-    @admin.display(description="Held", ordering="created_at")
-    def made(self, booking: Booking) -> SafeString:
+    @admin.display(description="Made", ordering="created_at")
+    def made(self, booking: Booking) -> str:
         return _say(booking.created_at, booking)
 
     @admin.display(description="Held until")
-    def held_until(self, booking: Booking) -> SafeString | None:
+    def held_until(self, booking: Booking) -> str:
         is_hold = booking.status == Booking.Status.PENDING or booking.reason == "expired"
-        return _say(booking.expires_at, booking, "H:i:s") if is_hold else None
+        return _say(booking.expires_at if is_hold else None, booking, "H:i:s")
 
     @admin.display(description="Confirmed")
-    def confirmed(self, booking: Booking) -> SafeString | None:
-        return booking.confirmed_at and _say(booking.confirmed_at, booking)
+    def confirmed(self, booking: Booking) -> str:
+        return _say(booking.confirmed_at, booking)
 
     @admin.display(description="Cancelled")
-    def cancelled(self, booking: Booking) -> SafeString | None:
-        return booking.cancelled_at and _say(booking.cancelled_at, booking)
+    def cancelled(self, booking: Booking) -> str:
+        return _say(booking.cancelled_at, booking)
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
@@ -496,7 +504,9 @@ class BookingAdmin(ExportMixin, admin.ModelAdmin):
             return None
         hidden = [(ACTION_CHECKBOX_NAME, booking.pk) for booking in bookings]
         hidden += [("action", "cancel_selected"), ("asked", "yes")]
-        return self._ask(request, CANCEL, bookings, form, request.get_full_path(), hidden)
+        return self._ask(
+            request, CANCEL, bookings, form, back=request.get_full_path(), hidden=hidden
+        )
 
     def response_action(
         self, request: HttpRequest, queryset: BookingQuerySet
@@ -543,7 +553,7 @@ class BookingAdmin(ExportMixin, admin.ModelAdmin):
             else:
                 done += 1
         if done:
-            sentence = f"{done} booking{'' if done == 1 else 's'} {verb.done}."
+            sentence = f"{done} booking{_s(done)} {verb.done}."
             self.message_user(request, sentence, messages.SUCCESS)
         for why, references in skipped.items():
             named = ", ".join(references[:NAMED])
@@ -594,7 +604,7 @@ class BookingAdmin(ExportMixin, admin.ModelAdmin):
                 "email": booking.email or getattr(booking.user, "email", ""),
                 "phone": booking.phone,
             }
-        return self._ask(request, verb, [booking], form, request.path, [])
+        return self._ask(request, verb, [booking], form, back=page.url)
 
     def _ask(
         self,
@@ -602,8 +612,9 @@ class BookingAdmin(ExportMixin, admin.ModelAdmin):
         verb: Verb,
         bookings: list[Booking],
         form: forms.Form,
-        action: str,
-        hidden: list[tuple[str, Any]],
+        *,
+        back: str,
+        hidden: Iterable[tuple[str, Any]] = (),
     ) -> HttpResponse:
         one = bookings[0] if len(bookings) == 1 else None
         what = f"booking {one.reference}" if one else f"{len(bookings)} bookings"
@@ -615,9 +626,8 @@ class BookingAdmin(ExportMixin, admin.ModelAdmin):
             "verb": verb,
             "rows": [self._row(booking) for booking in bookings],
             "form": form,
-            "form_url": action,
             "hidden": hidden,
-            "back": request.get_full_path(),
+            "back": back,
         }
         request.current_app = self.admin_site.name
         status = 400 if form.is_bound else 200
@@ -628,9 +638,7 @@ class BookingAdmin(ExportMixin, admin.ModelAdmin):
             "url": reverse("admin:bookings_booking_change", args=[booking.pk]),
             "reference": booking.reference,
             "state": self.state_now(booking),
-            "subject": self.subject(booking),
-            "when": self.when(booking),
-            "seats": self.seats_booked(booking),
+            "what": self.what(booking),
             "who": self.who(booking),
         }
 
@@ -692,12 +700,19 @@ def _history(booking: Booking) -> list[dict[str, Any]]:
     return rows
 
 
+def _s(number: int) -> str:
+    """The ending of a plural."""
+    return "" if number == 1 else "s"
+
+
 def _start(day: date) -> datetime:
     return timezone.make_aware(datetime.combine(day, datetime.min.time()))
 
 
-def _say(moment: datetime, booking: Booking, clock: str = "H:i") -> SafeString:
+def _say(moment: datetime | None, booking: Booking, clock: str = "H:i") -> str:
     """A time on the clock of the venue, whose zone is named."""
+    if moment is None:
+        return "–"
     local = moment.astimezone(booking.slot.zone)
     return format_html(
         '<time datetime="{}">{}</time> <span class="zone">{}</span>',

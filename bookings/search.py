@@ -4,6 +4,7 @@ import re
 import uuid
 
 from django.db.models import F, Func, Q, TextField, Value
+from django.db.models.functions import Replace
 
 from accounts.models import User
 from bookings.models import REFERENCE_ALPHABET, Booking, BookingQuerySet
@@ -30,8 +31,10 @@ def search_bookings(bookings: BookingQuerySet, text: str) -> BookingQuerySet:
     # Asked by itself: OR-ed with the rest it would be part of the scan.
     if (exact := _exactly(text)) and Booking.objects.filter(exact).exists():
         return bookings.filter(exact)
-    if PHONE.fullmatch(text) and len(digits := re.sub(r"[^0-9]", "", text).lstrip("0")) > 3:
-        return bookings.alias(phone_digits=PHONE_DIGITS).filter(phone_digits__contains=digits)
+    if PHONE.fullmatch(text):
+        digits = re.sub(r"[^0-9]", "", text.replace("(0)", "")).lstrip("0")
+        if len(digits) > 3:
+            return bookings.alias(digits=PHONE_DIGITS).filter(digits__contains=digits)
     for word in text.split()[:MOST_WORDS]:
         bookings = bookings.filter(_contains(word))
     return bookings
@@ -63,9 +66,9 @@ def _contains(word: str) -> Q:
     )
 
 
-# “+49 (0)30 12-34” is found by “030 1234”.
+# “+49 (0)30 12-34” is found by “030 1234” and by “+49 30 1234”.
 PHONE_DIGITS = Func(
-    F("phone"),
+    Replace(F("phone"), Value("(0)")),
     Value(PUNCTUATION),
     Value(""),
     function="translate",
