@@ -10,13 +10,14 @@ from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.forms import AdminUserCreationForm
 from django.contrib.auth.models import Group, Permission
 from django.db import transaction
-from django.db.models import ManyToManyField, Q, QuerySet
+from django.db.models import Count, ManyToManyField, Q, QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from accounts.models import User
+from bookings.models import Booking
 
 admin.site.unregister(Group)
 
@@ -145,12 +146,11 @@ class UserAdmin(DjangoUserAdmin):
         Past bookings stay, too, as those of nobody; their history keeps the address.
         """
         deleted, count, lacking, protected = super().get_deleted_objects(objs, request)
-        for user in objs:
-            if to_come := user.bookings.to_come().count():
-                url = reverse("admin:accounts_user_change", args=[user.pk])
-                protected.append(
-                    format_html('<a href="{}">{}</a>: {} to come', url, user.email, to_come)
-                )
+        to_come = Booking.objects.to_come().filter(user__in=[user.pk for user in objs])
+        whose = to_come.order_by().values_list("user", "user__email").annotate(n=Count("*"))
+        for pk, email, number in whose:
+            url = reverse("admin:accounts_user_change", args=[pk])
+            protected.append(format_html('<a href="{}">{}</a>: {} to come', url, email, number))
         return deleted, count, lacking, protected
 
 

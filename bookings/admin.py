@@ -140,7 +140,7 @@ CANCEL = Verb(
     states=(Booking.Status.PENDING, Booking.Status.CONFIRMED),
     form=ReasonForm,
     act=_cancel,
-    question="Their seats will be free for others at once. This cannot be undone.",
+    question="The seats will be free for others at once. This cannot be undone.",
 )
 VERBS = (CONFIRM, RELEASE, CANCEL)
 

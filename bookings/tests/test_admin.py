@@ -386,6 +386,21 @@ def test_each_deed_in_each_state_says_what_came_of_it(
 
 
 @pytest.mark.parametrize("verb", VERBS)
+def test_refused_attempt_stays_what_it_is(client: Client, desk: User, verb: str) -> None:
+    slot = SlotFactory(places=1)
+    with pytest.raises(SoldOut):
+        lifecycle.hold(slot, quantity=2)
+    refusals.flush()
+    refused = Booking.objects.get()
+    text = text_of(get(client, page_url(refused)))
+    assert "was refused – guest –" in text
+    answer = client.post(page_url(refused, verb), PATIENT | {"reason": "ill"})
+    [sentence] = said(answer)
+    assert sentence.startswith(f"1 skipped: {refused.reference} (This booking ")
+    assert (state_of(refused), refused.events.count()) == ("FAILED", 0)
+
+
+@pytest.mark.parametrize("verb", VERBS)
 def test_page_that_asks_is_not_shown_where_nothing_can_be_done(
     client: Client, slot: Slot, desk: User, verb: str
 ) -> None:
