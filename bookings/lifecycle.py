@@ -210,16 +210,17 @@ def confirm(
     phone: str = "",
     actor: Holder | str = GUEST,
 ) -> Booking:
-    """PENDING → CONFIRMED: the seats are sold. A confirmed booking is returned unchanged.
+    """PENDING → CONFIRMED: the seats are sold. A confirmed booking is returned unchanged;
+    `has_changed` of what is returned tells the two apart.
 
     Details given here replace those given before. Locks the booking, then its seats. Queues a mail.
     Raises HoldExpired, WrongState, SlotClosed, SlotBusy.
     """
 
-    def attempt() -> None:
+    def attempt() -> bool:
         current = _lock_booking(booking)
         if current.state == Booking.Status.CONFIRMED:
-            return
+            return False
         _require_hold(current, "confirmed")
         seats, slot = _lock_own_seats(current)
         _require_open(slot)
@@ -236,9 +237,10 @@ def confirm(
         current.name = name or current.name
         current.email = email or current.email
         notices.confirmed(current)
+        return True
 
-    _transact(attempt)
-    return _reload(booking)
+    has_changed = _transact(attempt)
+    return _reload(booking, has_changed=has_changed)
 
 
 def extend(booking: Booking) -> Booking:
@@ -265,13 +267,24 @@ def extend(booking: Booking) -> Booking:
 def cancel(
     booking: Booking, *, actor: Holder | str = GUEST, reason: str = "", by_staff: bool = False
 ) -> Booking:
-    """PENDING or CONFIRMED → CANCELLED, and the seats are free. A cancelled one is unchanged.
+    """PENDING or CONFIRMED → CANCELLED, and the seats are free. A cancelled one is unchanged;
+    `has_changed` of what is returned tells the two apart.
 
     Patients can cancel until the slot starts, staff always. Queues a mail if it was confirmed.
     Locks the booking, then its seats. Raises HoldExpired, WrongState, SlotClosed, SlotBusy.
     """
-    _transact(lambda: _cancel(booking, actor, reason, by_staff=by_staff))
-    return _reload(booking)
+    has_changed = _transact(lambda: _cancel(booking, actor, reason, by_staff=by_staff))
+    return _reload(booking, has_changed=has_changed)
+
+
+def release(booking: Booking, *, actor: Holder | str, reason: str = "") -> Booking:
+    """PENDING → CANCELLED, and the seats are free: `cancel` for holds alone.
+
+    For staff, who decide on what they saw a while ago: what its holder has confirmed since stays.
+    Locks the booking, then its seats. Raises HoldExpired, WrongState, SlotBusy.
+    """
+    attempt = partial(_cancel, booking, actor, reason, by_staff=True, only_held=True)
+    return _reload(booking, has_changed=_transact(attempt))
 
 
 def _cancel(
@@ -281,8 +294,9 @@ def _cancel(
     *,
     by_staff: bool,
     of_slot: Slot | None = None,
+    only_held: bool = False,
 ) -> bool:
-    """One attempt of `cancel`; returns whether it changed anything.
+    """One attempt of `cancel` or `release`; returns whether it changed anything.
 
     A booking that is not (or no longer) `of_slot` is left alone: its patient moved it away.
     """
@@ -291,6 +305,8 @@ def _cancel(
         return False
     if of_slot and current.slot_id != of_slot.pk:
         return False
+    if only_held:
+        _require_hold(current, "released")
     if current.status == Booking.Status.FAILED:
         raise WrongState("This booking has ended already, so it cannot be cancelled.")
     if current.state != Booking.Status.CONFIRMED:
@@ -638,6 +654,8 @@ def _expect(holds: bool, breach: str) -> None:
         raise BrokenInvariant(breach)
 
 
-def _reload(booking: Booking) -> Booking:
+def _reload(booking: Booking, *, has_changed: bool = True) -> Booking:
     """The booking as it is now, as pages show it."""
-    return Booking.objects.for_page().get(pk=booking.pk)
+    booking = Booking.objects.for_page().get(pk=booking.pk)
+    booking.has_changed = has_changed
+    return booking

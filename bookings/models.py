@@ -9,7 +9,7 @@ from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Case, F, Q, Value, When
-from django.db.models.functions import Extract, Now
+from django.db.models.functions import Extract, Now, Upper
 from django.urls import reverse
 
 from slots.models import Slot
@@ -74,6 +74,12 @@ class BookingQuerySet(models.QuerySet["Booking"]):
     def for_list(self) -> "BookingQuerySet":
         """As `for_page`, without what never came to be; the latest made first."""
         return self.for_page().exclude(state=Booking.Status.FAILED).order_by("-created_at", "id")
+
+    def to_come(self) -> "BookingQuerySet":
+        """Live holds, and confirmed bookings of what has not ended."""
+        held = Q(status=Booking.Status.PENDING, expires_at__gt=Now())
+        booked = Q(status=Booking.Status.CONFIRMED, slot__ends_at__gt=Now())
+        return self.filter(held | booked)
 
     def for_slot(self, slot: Slot) -> "BookingQuerySet":
         """Live holds and confirmed bookings of the slot."""
@@ -185,6 +191,27 @@ class Booking(models.Model):
                 condition=~Q(session_key=""),
                 name="booking_by_browser",
             ),
+            # The office's list, the latest first. Refused attempts, of which a sold-out night
+            # brings thousands, are not in the way …
+            models.Index(
+                fields=["-created_at", "id"],
+                condition=~Q(failure_reason__in=["sold_out", "seats_taken"]),
+                name="booking_latest",
+            ),
+            # … but in a list of their own.
+            models.Index(
+                fields=["-created_at", "id"],
+                condition=Q(failure_reason__in=["sold_out", "seats_taken"]),
+                name="booking_refused_latest",
+            ),
+            # Whoever gives an e-mail address at the desk, however it is typed.
+            models.Index(Upper("email"), condition=~Q(email=""), name="booking_by_email"),
+        ]
+        permissions = [
+            ("confirm_booking", "Can confirm bookings for others"),
+            ("cancel_booking", "Can cancel bookings of others"),
+            ("release_booking", "Can release holds of others"),
+            ("export_booking", "Can export bookings"),
         ]
 
     def __str__(self) -> str:
@@ -194,6 +221,10 @@ class Booking(models.Model):
         return reverse("booking", args=[self.pk])
 
 
+# What was never held: the seats had gone. Recorded, to know of the demand.
+BOOKING_WAS_REFUSED = Q(
+    failure_reason__in=[Booking.FailureReason.SOLD_OUT, Booking.FailureReason.SEATS_TAKEN]
+)
 # By the database's clock, in the statement that asks.
 BOOKING_HAS_LAPSED = Q(status=Booking.Status.PENDING, expires_at__lte=Now())
 

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
+from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
@@ -23,16 +24,29 @@ from slots.views import load_slot, render_slot
 LATEST = 100  # bookings in a person's list
 
 
-def load_booking(request: HttpRequest, booking_id: uuid.UUID) -> Booking:
+def load_booking(request: HttpRequest, booking_id: uuid.UUID, *, to: str | None = None) -> Booking:
     """The booking, if this visitor may see it: a user's is for that user, a guest's for whoever
-    has its address, and staff see all. To everybody else there is no such booking. One query.
+    has its address, and staff who may view bookings see all. To everybody else there is no such
+    booking. One query, and for staff those of their permissions.
+
+    What is not one's own is changed by those alone who may do so: `to` confirm or cancel. Raises
+    Http404, PermissionDenied.
     """
     booking = Booking.objects.for_page().filter(pk=booking_id).first()
     if booking is None:
         raise Http404("There is no such booking.")
-    if booking.user_id in (None, request.user.pk) or request.user.is_staff:
+    if booking.user_id in (None, request.user.pk):
         return booking
-    raise Http404("There is no such booking.")
+    if not is_staff_who_may(request, "view"):
+        raise Http404("There is no such booking.")
+    if to and not is_staff_who_may(request, to):
+        raise PermissionDenied
+    return booking
+
+
+def is_staff_who_may(request: HttpRequest, verb: str) -> bool:
+    user = request.user
+    return user.is_staff and user.has_perm(f"bookings.{verb}_booking")
 
 
 @require_post
@@ -99,7 +113,7 @@ def booking(request: HttpRequest, booking_id: uuid.UUID) -> HttpResponse:
 @require_post
 @never_cache
 def confirm(request: HttpRequest, booking_id: uuid.UUID) -> HttpResponse:
-    booking = load_booking(request, booking_id)
+    booking = load_booking(request, booking_id, to="confirm")
     form = DetailsForm(request.POST)
     details = form.cleaned_data if form.is_valid() else {}
     if booking.state == Booking.Status.PENDING and not details:
@@ -117,7 +131,7 @@ def confirm(request: HttpRequest, booking_id: uuid.UUID) -> HttpResponse:
 @never_cache
 def extend(request: HttpRequest, booking_id: uuid.UUID) -> HttpResponse:
     """More time. What was typed meanwhile comes along and stays."""
-    booking = load_booking(request, booking_id)
+    booking = load_booking(request, booking_id, to="confirm")
     typed = DetailsForm(initial=request.POST.dict())
     try:
         booking = lifecycle.extend(booking)
@@ -136,12 +150,13 @@ def extend(request: HttpRequest, booking_id: uuid.UUID) -> HttpResponse:
 @never_cache
 def cancel(request: HttpRequest, booking_id: uuid.UUID) -> HttpResponse:
     """GET only shows: mail scanners follow links. The button on the page acts."""
-    booking = load_booking(request, booking_id)
+    booking = load_booking(request, booking_id, to="cancel")
     if request.method != "POST":
         return render(request, "bookings/cancel.html", _booking_context(request, booking))
     try:
         actor = browser.holder_of(request)
-        lifecycle.cancel(booking, actor=actor, by_staff=request.user.is_staff)
+        by_staff = is_staff_who_may(request, "cancel")
+        lifecycle.cancel(booking, actor=actor, by_staff=by_staff)
     except SlotBusy:
         raise
     except BookingError as refusal:
@@ -216,6 +231,7 @@ def _booking_context(request: HttpRequest, booking: Booking) -> dict[str, Any]:
     """What the pages of a booking need besides: whether it can be extended, cancelled."""
     slot = booking.slot
     context: dict[str, Any] = {"booking": booking, "slot": slot}
+    context["in_office"] = is_staff_who_may(request, "view")
     if booking.state == Booking.Status.PENDING:
         cap = booking.created_at + timedelta(seconds=settings.HOLD_MAX_SECONDS)
         seconds = max(0, int(booking.seconds_left))
@@ -225,6 +241,7 @@ def _booking_context(request: HttpRequest, booking: Booking) -> dict[str, Any]:
         context["refresh_after"] = seconds + 2
         context["can_extend"] = cap - booking.expires_at > timedelta(seconds=1)
     elif booking.state == Booking.Status.CONFIRMED:
-        context["can_cancel"] = booking.now < slot.starts_at or request.user.is_staff
+        may_cancel = is_staff_who_may(request, "cancel")
+        context["can_cancel"] = booking.now < slot.starts_at or may_cancel
         context["is_over"] = booking.now >= slot.ends_at
     return context

@@ -4,9 +4,11 @@ from datetime import timedelta
 from typing import Any
 
 import factory
+from django.contrib.auth.models import Group
 from django.utils import timezone
 
 from accounts.models import User
+from accounts.staff_groups import FRONT_DESK
 from slots import inventory
 from slots.models import Doctor, Show, Slot
 
@@ -18,6 +20,19 @@ class UserFactory(factory.django.DjangoModelFactory):
     email = factory.Sequence(lambda n: f"person{n}@example.org")
     name = factory.Faker("name")
     password = factory.django.Password("correct horse battery staple")
+
+
+class StaffFactory(UserFactory):
+    """Somebody of the office, in one of the groups that the site starts with."""
+
+    class Meta:
+        skip_postgeneration_save = True
+
+    is_staff = True
+
+    @factory.post_generation
+    def group(user: User, create: bool, name: str | None, **kwargs: Any) -> None:
+        user.groups.add(Group.objects.get(name=name or FRONT_DESK))
 
 
 class DoctorFactory(factory.django.DjangoModelFactory):

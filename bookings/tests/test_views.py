@@ -12,8 +12,12 @@ from django.http import HttpResponse
 from django.test import Client, override_settings
 from django.utils import timezone
 
-from accounts.models import User
-from booking_site.tests.factories import AppointmentFactory, SlotFactory, UserFactory
+from booking_site.tests.factories import (
+    AppointmentFactory,
+    SlotFactory,
+    StaffFactory,
+    UserFactory,
+)
 from bookings import browser, lifecycle
 from bookings.lifecycle import Holder, SlotBusy
 from bookings.models import Booking
@@ -351,11 +355,18 @@ def secret(hall: Slot) -> Booking:
 def log_in(who: str, client: Client) -> None:
     if who == "another":
         client.force_login(UserFactory())
+    elif who == "staff without rights":
+        client.force_login(UserFactory(is_staff=True))
+    elif who == "no staff any more":
+        user = StaffFactory()
+        user.is_staff = False
+        user.save(update_fields=["is_staff"])
+        client.force_login(user)
     elif who == "staff":
-        client.force_login(User.objects.create_user("desk@example.org", is_staff=True))
+        client.force_login(StaffFactory(email="desk@example.org"))
 
 
-@pytest.mark.parametrize("who", ["guest", "another"])
+@pytest.mark.parametrize("who", ["guest", "another", "staff without rights", "no staff any more"])
 def test_booking_of_a_user_does_not_exist_for_others(
     client: Client, secret: Booking, who: str
 ) -> None:
@@ -383,6 +394,25 @@ def test_booking_of_a_guest_is_for_whoever_has_its_address(hall: Slot) -> None:
         client = Client()
         log_in(who, client)
         assert "Held for you" in page_of(client.get(booking.get_absolute_url()))
+
+
+def test_staff_who_may_only_look_change_nothing(client: Client, hall: Slot) -> None:
+    user = UserFactory()
+    held = lifecycle.hold(hall, quantity=1, holder=Holder(user=user))
+    booked = lifecycle.confirm(lifecycle.hold(hall, quantity=1, holder=Holder(user=user)))
+    client.force_login(StaffFactory(group="Programme"))
+    for booking in (held, booked):
+        url = booking.get_absolute_url()
+        office = f"/admin/bookings/booking/{booking.pk}/change/"
+        assert f'id="office" href="{office}"' in page_of(client.get(url))
+        for action in ("cancel", "confirm", "extend"):
+            assert client.post(url + action, DETAILS).status_code == 403
+    assert (status_of(held), status_of(booked)) == ("PENDING", "CONFIRMED")
+
+
+def test_way_to_the_office_is_for_staff(client: Client, hall: Slot) -> None:
+    booking = hold_in_browser(client, hall, "A1")
+    assert "office" not in page_of(client.get(booking.get_absolute_url()))
 
 
 @pytest.mark.parametrize("address", [uuid.UUID(int=0), uuid.uuid4(), "abc", HUGE])

@@ -7,11 +7,13 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from django.conf import settings
+from django.contrib.auth.models import Group
 from django.core.management.base import BaseCommand
 from django.db import transaction
 from django.utils import timezone
 
 from accounts.models import User
+from accounts.staff_groups import FRONT_DESK
 from bookings import lifecycle
 from bookings.errors import BookingError
 from slots import inventory
@@ -44,11 +46,15 @@ DOCTORS = [
         "For children from the first day on. Bring the vaccination card and a favourite toy.",
     ),
 ]
-LOGINS = [("Staff", "admin@example.org"), ("Patient", "patient@example.org")]
+LOGINS = [
+    ("Staff", "admin@example.org"),
+    ("Front desk", "desk@example.org"),
+    ("Patient", "patient@example.org"),
+]
 
 
 class Command(BaseCommand):
-    help = "Loads demo data and two demo logins, once: into a database without users."
+    help = "Loads demo data and three demo logins, once: into a database without users."
 
     def handle(self, **options: object) -> None:
         if User.objects.exists():
@@ -82,7 +88,11 @@ def create_users() -> None:
     path.write_text(password)
     with transaction.atomic():
         User.objects.create_superuser(LOGINS[0][1], password, name="Demo Staff")
-        User.objects.create_user(LOGINS[1][1], password, name="Demo Patient")
+        desk = User.objects.create_user(
+            LOGINS[1][1], password, name="Demo Front Desk", is_staff=True
+        )
+        desk.groups.set(Group.objects.filter(name=FRONT_DESK))
+        User.objects.create_user(LOGINS[2][1], password, name="Demo Patient")
 
 
 def at(day: int, clock: time) -> datetime:

@@ -1,0 +1,19 @@
+from typing import Any
+
+from django.apps import AppConfig
+from django.apps import apps as installed
+from django.db.models.signals import post_migrate
+
+
+class AccountsConfig(AppConfig):
+    name = "accounts"
+
+    def ready(self) -> None:
+        post_migrate.connect(_after_migrate, sender=self, dispatch_uid="staff groups")
+
+
+def _after_migrate(using: str, apps: Any = installed, **kwargs: Any) -> None:
+    """`apps` are the models as migrated; a flush has none of its own."""
+    from accounts.staff_groups import create_staff_groups
+
+    create_staff_groups(apps, using=using)
