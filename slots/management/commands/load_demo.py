@@ -82,7 +82,8 @@ def create_users() -> None:
     path.write_text(password)
     with transaction.atomic():
         User.objects.create_superuser(LOGINS[0][1], password, name="Demo Staff")
-        User.objects.create_user(LOGINS[1][1], password, name="Demo Patient")
+        patient = User.objects.create_user(LOGINS[1][1], password, name="Demo Patient")
+        patient.set_address(confirmed=True)
 
 
 def at(day: int, clock: time) -> datetime:
