@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from typing import Any
 
+from allauth.account.admin import EmailAddress
+from allauth.account.decorators import secure_admin_login
 from django import forms
 from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
@@ -16,9 +18,15 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from accounts import views
 from accounts.models import User
 from bookings.models import Booking
 
+# One login for all, so that its limits count here too; and one way out.
+admin.site.login = secure_admin_login(admin.site.login)
+admin.site.logout = views.logout
+# The address stands with the user; a second place to change it would contradict the first.
+admin.site.unregister(EmailAddress)
 admin.site.unregister(Group)
 
 
@@ -117,6 +125,14 @@ class UserAdmin(DjangoUserAdmin):
             (title, options | {"fields": [f for f in options["fields"] if f != "bookings"]})
             for title, options in fieldsets
         ]
+
+    def save_model(
+        self, request: HttpRequest, obj: User, form: forms.ModelForm, change: bool
+    ) -> None:
+        """An address that staff type in is confirmed by a code at the next login."""
+        super().save_model(request, obj, form, change)
+        if "email" in form.changed_data:
+            obj.set_address(confirmed=False)
 
     def delete_model(self, request: HttpRequest, obj: User) -> None:
         self.delete_queryset(request, User.objects.filter(pk=obj.pk))

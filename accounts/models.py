@@ -3,7 +3,7 @@
 from typing import Any
 
 from django.contrib.auth.models import AbstractUser, BaseUserManager
-from django.db import models
+from django.db import models, transaction
 from django.db.models import Q
 from django.db.models.functions import Lower
 
@@ -22,7 +22,11 @@ class UserManager(BaseUserManager["User"]):
         return user
 
     def create_superuser(self, email: str, password: str | None = None, **fields: Any) -> "User":
-        return self.create_user(email, password, is_staff=True, is_superuser=True, **fields)
+        """Made on the server, by somebody who need not confirm the address to log in."""
+        with transaction.atomic():
+            user = self.create_user(email, password, is_staff=True, is_superuser=True, **fields)
+            user.set_address(confirmed=True)
+        return user
 
 
 class User(AbstractUser):
@@ -49,6 +53,16 @@ class User(AbstractUser):
 
     def clean(self) -> None:
         self.email = self.email.lower()
+
+    def set_address(self, *, confirmed: bool) -> None:
+        """Makes `email` the one address to log in with; unless confirmed, the first login does it.
+
+        For users whom staff or commands make: allauth sees to those who sign up themselves.
+        """
+        self.emailaddress_set.exclude(email=self.email).delete()
+        self.emailaddress_set.update_or_create(
+            email=self.email, defaults={"verified": confirmed, "primary": True}
+        )
 
     def __str__(self) -> str:
         return self.name or self.email

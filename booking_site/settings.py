@@ -5,11 +5,13 @@
 
 import ipaddress
 import os
+import re
 import secrets
 import socket
 import warnings
 from collections.abc import Callable
 from email.utils import parseaddr
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -274,9 +276,84 @@ AUTH_PASSWORD_VALIDATORS = [
         "NumericPasswordValidator",
     )
 ]
-LOGIN_URL = "login"
+AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"]
+LOGIN_URL = "account_login"
 LOGIN_REDIRECT_URL = "my_bookings"
 LOGOUT_REDIRECT_URL = "home"
+
+# Accounts. Codes rather than links: mail scanners follow links, and a code is good on a telephone.
+
+ACCOUNT_ADAPTER = "accounts.adapter.AccountAdapter"
+ACCOUNT_FORMS = {
+    "login": "accounts.forms.LoginForm",
+    "signup": "accounts.forms.SignupForm",
+    "add_email": "accounts.forms.AddEmailForm",
+    "change_password": "accounts.forms.ChangePasswordForm",
+    "set_password": "accounts.forms.SetPasswordForm",
+    "reset_password": "accounts.forms.ResetPasswordForm",
+    "reset_password_from_key": "accounts.forms.NewPasswordForm",
+    "reauthenticate": "accounts.forms.ReauthenticateForm",
+    "request_login_code": "accounts.forms.RequestLoginCodeForm",
+    "confirm_login_code": "accounts.forms.LoginCodeForm",
+    "confirm_email_verification_code": "accounts.forms.EmailCodeForm",
+    "confirm_password_reset_code": "accounts.forms.PasswordResetCodeForm",
+}
+ACCOUNT_LOGIN_METHODS = {"email"}
+ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*"]
+ACCOUNT_USER_MODEL_USERNAME_FIELD = None
+ACCOUNT_PREVENT_ENUMERATION = True
+ACCOUNT_CHANGE_EMAIL = True  # one address; a new one takes its place when it is confirmed
+ACCOUNT_REAUTHENTICATION_REQUIRED = True
+ACCOUNT_EMAIL_VERIFICATION = "mandatory"
+ACCOUNT_EMAIL_VERIFICATION_BY_CODE_ENABLED = True
+ACCOUNT_EMAIL_VERIFICATION_SUPPORTS_RESEND = True
+ACCOUNT_LOGIN_BY_CODE_ENABLED = True
+ACCOUNT_LOGIN_BY_CODE_SUPPORTS_RESEND = True
+ACCOUNT_PASSWORD_RESET_BY_CODE_ENABLED = True
+ACCOUNT_LOGIN_ON_PASSWORD_RESET = True
+ACCOUNT_SESSION_REMEMBER = True
+ACCOUNT_EMAIL_NOTIFICATIONS = True
+ACCOUNT_EMAIL_SUBJECT_PREFIX = ""
+CODE_SECONDS = 15 * 60  # a mail may take its time
+CODE_TRIES = 5
+ALLAUTH_USER_CODE_FORMAT = {"numeric": True, "length": 8, "dashed": True}
+ACCOUNT_EMAIL_VERIFICATION_BY_CODE_TIMEOUT = CODE_SECONDS
+ACCOUNT_EMAIL_VERIFICATION_BY_CODE_MAX_ATTEMPTS = CODE_TRIES
+ACCOUNT_LOGIN_BY_CODE_TIMEOUT = CODE_SECONDS
+ACCOUNT_LOGIN_BY_CODE_MAX_ATTEMPTS = CODE_TRIES
+ACCOUNT_PASSWORD_RESET_BY_CODE_TIMEOUT = CODE_SECONDS
+ACCOUNT_PASSWORD_RESET_BY_CODE_MAX_ATTEMPTS = CODE_TRIES
+ACCOUNT_LOGIN_TIMEOUT = 4 * CODE_SECONDS  # of all steps of one login
+# So many tries in such a time, of one network address (ip), account or address typed in (key).
+# Every limit ends by itself, and who guesses passwords leaves the way in by a code open.
+ACCOUNT_RATE_LIMITS = {
+    "login_failed": "20/5m/ip,5/5m/key",
+    "request_login_code": "10/m/ip,3/m/key,20/h/key",
+    "reset_password": "10/m/ip,3/m/key,20/h/key",
+    "confirm_email": "3/m/key,10/h/key",  # codes sent
+    "confirm_code": f"30/5m/ip,{CODE_TRIES}/{CODE_SECONDS}s/key",  # codes tried; key: one code
+    "change_password": "5/5m/user",
+    "reauthenticate": "5/5m/user",
+}
+# The limits count here: one count for all web processes. Its table comes with a migration.
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.db.DatabaseCache",
+        "LOCATION": "cache",
+        "OPTIONS": {"MAX_ENTRIES": 100_000},  # beyond that, what still counts would be thrown out
+    }
+}
+if cache_url := env.str("CACHE_URL", ""):
+    # Only what all processes share; and never repeat the value: it may hold a password.
+    if not re.match("rediss?://[^/]", cache_url):
+        raise ImproperlyConfigured(
+            "CACHE_URL cannot be used; it must look like redis://cache.example.org:6379/0."
+        )
+    if not find_spec("redis"):
+        raise ImproperlyConfigured(
+            "CACHE_URL needs the Python package “redis”, which is not installed."
+        )
+    CACHES = {"default": env.cache("CACHE_URL")}
 
 # Mail: queued in the database in one transaction with what it tells, sent by `send_mails`.
 

@@ -1,6 +1,5 @@
 from django.contrib import admin
-from django.contrib.auth.views import LoginView, LogoutView
-from django.urls import path
+from django.urls import include, path
 from mailer.models import DontSendEntry, Message, MessageLog
 
 from booking_site import views as site
@@ -20,17 +19,20 @@ urlpatterns = [
     path("slots/<int:slot_id>/seats", slots.seat_grid, name="seat_grid"),
     path("slots/<int:slot_id>/hold", bookings.hold, name="hold"),
     path("bookings/", bookings.my_bookings, name="my_bookings"),
+    path("bookings/past/", bookings.my_bookings, {"group": "past"}, name="past_bookings"),
+    path(
+        "bookings/cancelled/",
+        bookings.my_bookings,
+        {"group": "cancelled"},
+        name="cancelled_bookings",
+    ),
     path("bookings/<uuid:booking_id>/", bookings.booking, name="booking"),
     path("bookings/<uuid:booking_id>/confirm", bookings.confirm, name="confirm"),
     path("bookings/<uuid:booking_id>/extend", bookings.extend, name="extend"),
     path("bookings/<uuid:booking_id>/cancel", bookings.cancel, name="cancel"),
-    path(
-        "login/",
-        LoginView.as_view(template_name="accounts/login.html", redirect_authenticated_user=True),
-        name="login",
-    ),
-    path("logout/", LogoutView.as_view(), name="logout"),
+    path("accounts/", include("accounts.urls")),
     path("admin/", admin.site.urls),
     path("favicon.ico", site.favicon, name="favicon"),
 ]
+handler429 = "accounts.views.too_many_requests"  # asked for by allauth
 handler500 = "booking_site.views.server_error"

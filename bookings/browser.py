@@ -37,3 +37,8 @@ def remember(response: HttpResponse, key: str) -> None:
         httponly=True,
         samesite="Lax",
     )
+
+
+def forget(response: HttpResponse) -> None:
+    """For whoever uses this browser next: what they book as a guest is not the last one's."""
+    response.delete_cookie(COOKIE, samesite="Lax")

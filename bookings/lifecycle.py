@@ -24,6 +24,8 @@ The lock protocol (DESIGN.md gives the reasons):
     OperationalError that the site answers with 503.
  9. The same request twice is the same booking: on a refusal with a key, the key is looked up first.
 10. A transition that a patient is told of queues its mail as its last step, in its own transaction.
+
+Beside it, `adopt` gives a guest's bookings to the user who has signed in: status and seats stay.
 """
 
 import hashlib
@@ -175,15 +177,20 @@ def _limit_live_holds(holder: Holder) -> None:
     """Raises TooManyHolds. Locks the holder, first of all, so that two requests count in turn."""
     if holder.user is None and not holder.session_key:
         return
-    whose = f"user {holder.user.pk}" if holder.user else f"browser {holder.session_key}"
-    number = int.from_bytes(hashlib.sha256(whose.encode()).digest()[:8], signed=True)
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [number])
+    _lock_holder(holder)
     mine = Booking.objects.of_holder(
         user=holder.user, session_key="" if holder.user else holder.session_key
     )
     if mine.live().count() >= settings.MAX_LIVE_HOLDS:
         raise TooManyHolds
+
+
+def _lock_holder(holder: Holder) -> None:
+    """Until the transaction ends, this user (or guest's browser) holds nothing else meanwhile."""
+    whose = f"user {holder.user.pk}" if holder.user else f"browser {holder.session_key}"
+    number = int.from_bytes(hashlib.sha256(whose.encode()).digest()[:8], signed=True)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [number])
 
 
 def _find_by_key(key: str | None, holder: Holder, digest: str) -> Booking | None:
@@ -378,6 +385,42 @@ def reschedule(
 
     _with_seats(attempt, slot, quantity, any_seats=seat_ids is None, own=booking)
     return _reload(booking)
+
+
+# ── adopt ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def adopt(user: User, session_key: str) -> int:
+    """What this browser booked as a guest is the user's from now on.
+
+    Returns how many of them hold or own seats; what failed or was cancelled comes along, too. A
+    booking whose idempotency key the user has used as well gives up its own.
+
+    Locks the holder, so that no hold of theirs with such a key comes in between, then the bookings
+    in id order, and no seats: whoever has a booking waits for seats only, so no circle can form.
+    Seven queries, BEGIN and COMMIT included; five if there is nothing. Raises SlotBusy.
+    """
+    if not session_key:
+        return 0
+
+    def attempt() -> int:
+        _lock_holder(Holder(user=user))
+        guests = Booking.objects.with_state().filter(session_key=session_key, user=None)
+        locked = guests.order_by("pk").select_for_update(of=("self",), no_key=True)
+        states = dict(locked.values_list("pk", "state"))
+        if not states:
+            return 0
+        mine = Booking.objects.filter(pk__in=states, user=None)
+        used = Booking.objects.filter(user=user, idempotency_key__isnull=False)
+        mine.filter(idempotency_key__in=used.values("idempotency_key")).update(
+            idempotency_key=None, request_digest=""
+        )
+        rows = mine.update(user=user)
+        _expect(rows == len(states), f"adopted {rows} of {len(states)} locked bookings")
+        owning = (Booking.Status.PENDING, Booking.Status.CONFIRMED)
+        return sum(state in owning for state in states.values())
+
+    return _transact(attempt)
 
 
 # ── expire_due, cancel_slot ───────────────────────────────────────────────────────────────────────

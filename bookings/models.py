@@ -8,7 +8,7 @@ from typing import Any
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
-from django.db.models import Case, F, Q, Value, When
+from django.db.models import Case, Count, F, Q, Value, When
 from django.db.models.functions import Extract, Now, Upper
 from django.urls import reverse
 
@@ -71,9 +71,19 @@ class BookingQuerySet(models.QuerySet["Booking"]):
         """A booking with its state, `now`, slot, doctor and show: one query."""
         return self.with_state().annotate(now=Now()).select_related("slot__doctor", "slot__show")
 
-    def for_list(self) -> "BookingQuerySet":
-        """As `for_page`, without what never came to be; the latest made first."""
-        return self.for_page().exclude(state=Booking.Status.FAILED).order_by("-created_at", "id")
+    def for_list(self, group: str) -> "BookingQuerySet":
+        """As `for_page`, those of one of the BOOKING_GROUPS of a person's list, in its order."""
+        condition, *order = BOOKING_GROUPS[group]
+        return self.for_page().filter(condition).order_by(*order, "id")
+
+    def count_groups(self) -> dict[str, int]:
+        """How many there are in each of the BOOKING_GROUPS: one query."""
+        return self.aggregate(
+            **{
+                group: Count("pk", filter=condition)
+                for group, (condition, *_) in BOOKING_GROUPS.items()
+            }
+        )
 
     def to_come(self) -> "BookingQuerySet":
         """Live holds, and confirmed bookings of what has not ended."""
@@ -227,6 +237,20 @@ BOOKING_WAS_REFUSED = Q(
 )
 # By the database's clock, in the statement that asks.
 BOOKING_HAS_LAPSED = Q(status=Booking.Status.PENDING, expires_at__lte=Now())
+
+# The parts of a person's list, each with its order. What failed is in none: nothing came of it.
+BOOKING_GROUPS = {
+    "held": (Q(status=Booking.Status.PENDING, expires_at__gt=Now()), "expires_at"),
+    "upcoming": (
+        Q(status=Booking.Status.CONFIRMED, slot__ends_at__gt=Now()),
+        "slot__starts_at",
+    ),
+    "past": (
+        Q(status=Booking.Status.CONFIRMED, slot__ends_at__lte=Now()),
+        "-slot__starts_at",
+    ),
+    "cancelled": (Q(status=Booking.Status.CANCELLED), "-cancelled_at"),
+}
 
 
 class BookingEvent(models.Model):

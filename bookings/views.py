@@ -1,5 +1,6 @@
 """Holding, confirming, cancelling: each a form, each through `lifecycle`."""
 
+import math
 import re
 import uuid
 from datetime import timedelta
@@ -7,6 +8,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import PermissionDenied
+from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
@@ -21,7 +23,7 @@ from bookings.models import Booking
 from slots.models import Slot
 from slots.views import load_slot, render_slot
 
-LATEST = 100  # bookings in a person's list
+BOOKINGS_A_PAGE = 20  # of a person's list
 
 
 def load_booking(request: HttpRequest, booking_id: uuid.UUID, *, to: str | None = None) -> Booking:
@@ -166,22 +168,26 @@ def cancel(request: HttpRequest, booking_id: uuid.UUID) -> HttpResponse:
 
 @require_safe
 @never_cache
-def my_bookings(request: HttpRequest) -> HttpResponse:
-    """What this user, or this browser, has booked: one query."""
+def my_bookings(request: HttpRequest, group: str = "upcoming") -> HttpResponse:
+    """One group of what this user, or this browser, has booked; what is held stands above it.
+
+    Three queries besides who asks; none for a browser that has not booked anything.
+    """
     holder = browser.holder_of(request)
     mine = Booking.objects.of_holder(user=holder.user, session_key=holder.session_key)
-    latest = list(mine.for_list()[: LATEST + 1])
-    groups: dict[str, list[Booking]] = {"held": [], "upcoming": [], "past": [], "cancelled": []}
-    for booking in latest[:LATEST]:
-        if booking.state == Booking.Status.PENDING:
-            groups["held"].append(booking)
-        elif booking.state == Booking.Status.CANCELLED:
-            groups["cancelled"].append(booking)
-        else:
-            is_over = booking.slot.ends_at <= booking.now
-            groups["past" if is_over else "upcoming"].append(booking)
-    groups["upcoming"].sort(key=lambda booking: booking.slot.starts_at)
-    context = groups | {"is_empty": not latest, "has_more": len(latest) > LATEST, "latest": LATEST}
+    counts = mine.count_groups()
+    pages = Paginator(mine.for_list(group), BOOKINGS_A_PAGE)
+    pages.count = counts[group]  # it would ask again
+    held = list(mine.for_list("held")) if group == "upcoming" and counts["held"] else []
+    for booking in held:
+        booking.minutes_left = math.ceil(booking.seconds_left / 60)
+    context = {
+        "group": group,
+        "counts": counts,
+        "held": held,
+        "page": pages.get_page(request.GET.get("page")),
+        "is_empty": not any(counts.values()),
+    }
     return render(request, "bookings/my_bookings.html", context)
 
 

@@ -12,14 +12,25 @@ from accounts.staff_groups import FRONT_DESK
 from slots import inventory
 from slots.models import Doctor, Show, Slot
 
+PASSWORD = "correct horse battery staple"
+
 
 class UserFactory(factory.django.DjangoModelFactory):
+    """Somebody who has confirmed the address, and can log in with PASSWORD."""
+
     class Meta:
         model = User
 
     email = factory.Sequence(lambda n: f"person{n}@example.org")
     name = factory.Faker("name")
-    password = factory.django.Password("correct horse battery staple")
+    password = factory.django.Password(PASSWORD)
+
+    @classmethod
+    def _create(cls, model_class: type[User], *args: Any, **fields: Any) -> User:
+        confirmed = fields.pop("confirmed", True)
+        user = super()._create(model_class, *args, **fields)
+        user.set_address(confirmed=confirmed)
+        return user
 
 
 class StaffFactory(UserFactory):

@@ -1,5 +1,6 @@
 """What was queued to be mailed, and a mail server to send it to."""
 
+import re
 import socketserver
 import threading
 from collections.abc import Callable, Iterator
@@ -26,6 +27,17 @@ def mails_are_queued(django_test_environment: None) -> Iterator[None]:
 def queued_mails() -> list[EmailMultiAlternatives]:
     """All mails in the queue, the first one first."""
     return [message.email for message in Message.objects.order_by("pk")]
+
+
+def queued_for(address: str) -> list[EmailMultiAlternatives]:
+    """Those to that address, the latest first."""
+    return [message for message in reversed(queued_mails()) if message.to == [address]]
+
+
+def code_in(text: str) -> str:
+    """The one code in the text of a mail."""
+    [code] = re.findall(r"^ +(\d{4}-\d{4})$", text, re.MULTILINE)
+    return code
 
 
 class MailServer(socketserver.ThreadingTCPServer):

@@ -118,7 +118,10 @@ def take_all(browser: Browser, url: str, scheme: str, size: str) -> None:
         "my-bookings": "/bookings/",
         "doctors": "/doctors/",
         "doctor": "/doctors/1/",
-        "login": "/login/",
+        "login": "/accounts/login/",
+        "sign-up": "/accounts/signup/",
+        "login-code": "/accounts/login/code/",
+        "new-password": "/accounts/password/reset/",
         "not-found": "/nothing-here",
     }.items():
         page.goto(path)

@@ -324,7 +324,8 @@ def test_pages_are_accessible_and_fit_a_small_phone(
         *(b.get_absolute_url() for b in (held, booked, cancelled, lapsed)),
         f"/bookings/{booked.pk}/cancel",
         "/bookings/",
-        "/login/",
+        "/accounts/login/",
+        "/accounts/signup/",
         "/there-is-no-such-page",
     ]
     found = {}
@@ -341,9 +342,10 @@ def test_pages_are_accessible_and_fit_a_small_phone(
 
 def test_staff_log_in_to_the_admin_without_breaking_its_own_policy(page: Page) -> None:
     password = make_password("correct horse battery staple", hasher="pbkdf2_sha256")
-    User.objects.create(
+    staff = User.objects.create(
         email="desk@example.org", password=password, is_staff=True, is_superuser=True
     )
+    staff.set_address(confirmed=True)
     slot = SlotFactory(rows=2, seats_per_row=4)
     page.goto("/admin/")
     page.get_by_label("E-mail address").fill("Desk@Example.org")

@@ -205,6 +205,14 @@ def test_run_with_a_taken_port_says_so(run: Callable[..., Run], folder: Path) ->
             "TRUSTED_PROXIES is '10.0.0.7,proxy'; it must be addresses like 10.0.0.7,10.1.0.0/16.",
         ),
         (
+            {"CACHE_URL": "locmemcache://"},
+            "CACHE_URL cannot be used; it must look like redis://cache.example.org:6379/0.",
+        ),
+        (
+            {"CACHE_URL": "redis://:secret@cache.example.org:6379/0"},
+            "CACHE_URL needs the Python package “redis”, which is not installed.",
+        ),
+        (
             {"CSRF_TRUSTED_ORIGINS": "book.example.org"},
             "CSRF_TRUSTED_ORIGINS is 'book.example.org'; "
             "it must be origins like https://book.example.org.",

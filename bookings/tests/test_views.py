@@ -5,7 +5,6 @@ import uuid
 from datetime import timedelta
 from html import unescape
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from django.http import HttpResponse
@@ -677,25 +676,101 @@ def groups_of(html: str) -> dict[str, list[str]]:
     }
 
 
+def confirmed(client: Client, slot: Slot, *, starts_in: timedelta = timedelta(days=1)) -> Booking:
+    """A confirmed booking of this browser's, for a slot moved to that time afterwards."""
+    booking = lifecycle.confirm(hold_in_browser(client, slot), **DETAILS)
+    begins = timezone.now() + starts_in
+    Slot.objects.filter(pk=slot.pk).update(starts_at=begins, ends_at=begins + timedelta(hours=1))
+    return booking
+
+
+def lists_of(client: Client) -> dict[str, dict[str, list[str]]]:
+    """The sections of each of the list's three pages."""
+    pages = {"": "/bookings/", "past": "/bookings/past/", "cancelled": "/bookings/cancelled/"}
+    return {name: groups_of(page_of(client.get(path))) for name, path in pages.items()}
+
+
 def test_list_is_of_this_browser_and_in_groups(client: Client, hall: Slot) -> None:
-    held, coming, cancelled, over, lapsed = (
-        hold_in_browser(client, slot) for slot in SlotFactory.create_batch(5)
-    )
-    lifecycle.confirm(coming, **DETAILS)
-    lifecycle.confirm(over, **DETAILS)
-    lifecycle.cancel(cancelled)
-    let_lapse(lapsed)
-    long_ago = timezone.now() - timedelta(days=1)
-    Slot.objects.filter(pk=over.slot_id).update(
-        starts_at=long_ago, ends_at=long_ago + timedelta(hours=1)
-    )
+    slots = SlotFactory.create_batch(6)
+    held = hold_in_browser(client, slots[0])
+    later = confirmed(client, slots[1], starts_in=timedelta(days=3))
+    sooner = confirmed(client, slots[2], starts_in=timedelta(days=2))
+    over = confirmed(client, slots[3], starts_in=timedelta(days=-1))
+    cancelled = lifecycle.cancel(hold_in_browser(client, slots[4]))
+    let_lapse(hold_in_browser(client, slots[5]))
     hold_in_browser(Client(), hall, "A1")
-    assert groups_of(page_of(client.get("/bookings/"))) == {
-        "held": [held.reference],
-        "upcoming": [coming.reference],
-        "past": [over.reference],
-        "cancelled": [cancelled.reference],
+    assert lists_of(client) == {
+        "": {"held": [held.reference], "upcoming": [sooner.reference, later.reference]},
+        "past": {"past": [over.reference]},
+        "cancelled": {"cancelled": [cancelled.reference]},
     }
+    tabs = re.findall(r"(\w+) <span class=\"tab-count\">(\d+)<", page_of(client.get("/bookings/")))
+    assert tabs == [("up", "3"), ("Past", "1"), ("Cancelled", "1")]
+
+
+def test_list_says_what_can_be_done_with_each(client: Client) -> None:
+    slots = SlotFactory.create_batch(5)
+    held = hold_in_browser(client, slots[0])
+    coming = confirmed(client, slots[1])
+    begun = confirmed(client, slots[2], starts_in=timedelta(minutes=-5))
+    over = confirmed(client, slots[3], starts_in=timedelta(days=-1))
+    cancelled = lifecycle.cancel(hold_in_browser(client, slots[4]))
+    offered = {}
+    for path in ("/bookings/", "/bookings/past/", "/bookings/cancelled/"):
+        html = page_of(client.get(path))
+        for ticket in re.findall(r'<li class="ticket".*?</li>', html, re.S):
+            actions = re.search(r'<p class="ticket-actions">.*?</p>', ticket, re.S)[0]
+            reference = re.search(r'reference-small">(\w+)<', ticket)[1]
+            offered[reference] = re.findall(r'href="([^"]*)">([^<]*)<', actions)
+        if path == "/bookings/":
+            assert "Less than 2 minutes left." in html
+    assert offered == {
+        held.reference: [
+            (held.get_absolute_url(), "Continue"),
+            (f"{held.get_absolute_url()}cancel", "Give it back"),
+        ],
+        coming.reference: [
+            (coming.get_absolute_url(), "See"),
+            (f"{coming.get_absolute_url()}cancel", "Cancel"),
+        ],
+        begun.reference: [(begun.get_absolute_url(), "See")],
+        over.reference: [
+            (over.get_absolute_url(), "See"),
+            (over.slot.show.get_absolute_url(), "Book again"),
+        ],
+        cancelled.reference: [
+            (cancelled.get_absolute_url(), "Details"),
+            (cancelled.slot.show.get_absolute_url(), "Book again"),
+        ],
+    }
+
+
+def test_list_reaches_everything_page_by_page(client: Client, hall: Slot) -> None:
+    hold_in_browser(client, hall, "A1")
+    key = Booking.objects.get().session_key
+    made = [
+        Booking.objects.create(
+            slot=hall, session_key=key, quantity=1, status="CANCELLED", cancelled_at=timezone.now()
+        ).reference
+        for _ in range(45)
+    ]
+    seen = []
+    for number in (1, 2, 3):
+        html = page_of(client.get("/bookings/cancelled/", {"page": number}))
+        seen += groups_of(html)["cancelled"]
+        assert ('rel="next"' in html, 'rel="prev"' in html) == (number < 3, number > 1)
+    assert sorted(seen) == sorted(made)
+    for nonsense in ("0", "99", "abc", HUGE, "\0"):
+        page_of(client.get("/bookings/cancelled/", {"page": nonsense}))
+
+
+def test_empty_group_says_so_and_guests_are_told_of_accounts(client: Client, hall: Slot) -> None:
+    hold_in_browser(client, hall, "A1")
+    assert "Nothing is past yet." in page_of(client.get("/bookings/past/"))
+    assert "Nothing was cancelled." in page_of(client.get("/bookings/cancelled/"))
+    assert "your account keeps it" in page_of(client.get("/bookings/"))
+    lifecycle.cancel(Booking.objects.get())
+    assert "Nothing is coming up." in page_of(client.get("/bookings/"))
 
 
 def test_list_of_a_user_leaves_out_others(client: Client, hall: Slot, secret: Booking) -> None:
@@ -706,12 +781,19 @@ def test_list_of_a_user_leaves_out_others(client: Client, hall: Slot, secret: Bo
 
 
 @pytest.mark.parametrize("size", [1, 4])
-def test_list_costs_one_query(client: Client, django_assert_num_queries: Any, size: int) -> None:
+def test_list_costs_three_queries(
+    client: Client, django_assert_num_queries: Any, size: int
+) -> None:
+    for slot in SlotFactory.create_batch(size):
+        confirmed(client, slot)
     for slot in SlotFactory.create_batch(size):
         hold_in_browser(client, slot)
-    with django_assert_num_queries(1):
+    with django_assert_num_queries(3):
         html = page_of(client.get("/bookings/"))
-    assert len(groups_of(html)["held"]) == size
+    assert {name: len(found) for name, found in groups_of(html).items()} == {
+        "held": size,
+        "upcoming": size,
+    }
 
 
 def test_list_without_anything_leads_on(client: Client, django_assert_num_queries: Any) -> None:
@@ -736,26 +818,7 @@ def test_icon_is_found_also_by_who_does_not_read_the_page(client: Client) -> Non
     assert client.get("/favicon.ico")["Location"] == "/static/img/mark.svg"
 
 
-def test_login_comes_back_to_where_it_was_asked_for(client: Client, hall: Slot) -> None:
-    user = UserFactory()
-    link = re.search(r'href="(/login/[^"]*)"', client.get(hall.get_absolute_url()).content.decode())
-    data = {"username": user.email, "password": "correct horse battery staple"}
-    page = client.get(link[1]).content.decode()
-    assert_nothing_inline(page)
-    target = re.search(r'name="next" value="([^"]*)"', page)[1]
-    response = client.post("/login/", data | {"next": target})
-    assert urlsplit(response["Location"]).path == hall.get_absolute_url()
-    response = client.post("/login/", data | {"next": "https://elsewhere.example/"})
-    assert response["Location"] == "/bookings/"
-
-
-def test_login_with_a_wrong_password_says_so(client: Client) -> None:
-    response = client.post("/login/", {"username": "a@example.org", "password": "x"})
-    assert response.status_code == 200
-    assert "Please enter a correct e-mail address and password." in response.content.decode()
-
-
-@pytest.mark.parametrize("template", ["400", "403", "403_csrf", "404", "405", "500", "503"])
+@pytest.mark.parametrize("template", ["400", "403", "403_csrf", "404", "405", "429", "500", "503"])
 def test_error_pages_need_neither_request_nor_database(
     template: str, django_assert_num_queries: Any
 ) -> None:

@@ -92,7 +92,9 @@ def create_users() -> None:
             LOGINS[1][1], password, name="Demo Front Desk", is_staff=True
         )
         desk.groups.set(Group.objects.filter(name=FRONT_DESK))
-        User.objects.create_user(LOGINS[2][1], password, name="Demo Patient")
+        patient = User.objects.create_user(LOGINS[2][1], password, name="Demo Patient")
+        for user in (desk, patient):
+            user.set_address(confirmed=True)
 
 
 def at(day: int, clock: time) -> datetime:

@@ -1,0 +1,316 @@
+"""Guessing passwords, codes and addresses: what is counted, and that nothing is told."""
+
+import re
+import time
+from collections import Counter
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from allauth.core.internal import ratelimit
+from django.conf import settings
+from django.core.cache import cache
+from django.core.management import call_command
+from django.db import connection
+from django.http import HttpResponse
+from django.test import Client, override_settings
+
+from accounts.tests.test_accounts import (
+    ADA,
+    COMPLETE_RESET,
+    CONFIRM,
+    CONFIRM_LOGIN,
+    CONFIRM_RESET,
+    EMAIL,
+    LOGIN,
+    LOGIN_CODE,
+    RESET,
+    SIGNUP,
+    errors_of,
+    is_logged_in,
+    latest_code,
+    log_in,
+    page_of,
+    sign_up,
+    wrong,
+)
+from booking_site.tests.factories import PASSWORD, UserFactory
+from booking_site.tests.mails import queued_mails
+from booking_site.tests.races import race
+
+pytestmark = pytest.mark.django_db
+
+LOCKED = {"": "That was too many tries. Wait a few minutes, then try again."}
+MISMATCH = {
+    "": "This e-mail address and password do not belong together. Try again, log in with a code, "
+    "or set a new password."
+}
+TRIES = 5
+
+
+def from_address(number: int) -> Client:
+    return Client(REMOTE_ADDR=f"192.0.2.{number}")
+
+
+def in_minutes(monkeypatch: pytest.MonkeyPatch, minutes: float) -> None:
+    """Moves the clock of this process."""
+    later = time.time() + minutes * 60
+    monkeypatch.setattr(time, "time", lambda: later)
+
+
+# ── Passwords ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_account_is_locked_for_a_while_wherever_the_guesses_come_from(
+    monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    if known:
+        UserFactory(email=ADA)
+    for number in range(TRIES):
+        html = page_of(log_in(from_address(number), password="wrong"))
+        assert errors_of(html) == MISMATCH
+    for address in (ADA, ADA.upper()):
+        html = page_of(log_in(from_address(99), address))  # with the right one, even
+        assert errors_of(html) == LOCKED
+    in_minutes(monkeypatch, 5.1)
+    answer = log_in(from_address(99))
+    assert answer.status_code == (302 if known else 200)
+
+
+def test_other_accounts_and_a_code_stay_open_while_one_is_locked() -> None:
+    UserFactory(email=ADA)
+    UserFactory(email="grace@example.org")
+    for number in range(TRIES + 1):
+        log_in(from_address(number), password="wrong")
+    assert log_in(from_address(7), "grace@example.org").status_code == 302
+    client = from_address(8)
+    client.post(LOGIN_CODE, {"email": ADA})
+    client.post(CONFIRM_LOGIN, {"code": latest_code()})
+    assert is_logged_in(client)
+
+
+def test_new_password_ends_the_lock() -> None:
+    UserFactory(email=ADA)
+    for number in range(TRIES + 1):
+        log_in(from_address(number), password="wrong")
+    client = from_address(8)
+    client.post(RESET, {"email": ADA})
+    client.post(CONFIRM_RESET, {"code": latest_code()})
+    client.post(COMPLETE_RESET, {"password1": "lantern tide whistle"})
+    assert log_in(from_address(9), password="lantern tide whistle").status_code == 302
+
+
+def test_one_network_address_cannot_try_many_accounts() -> None:
+    said = [
+        errors_of(page_of(log_in(Client(), f"person{number}@example.org", "wrong")))[""]
+        for number in range(22)
+    ]
+    assert Counter(said) == {MISMATCH[""]: 20, LOCKED[""]: 2}
+    UserFactory(email=ADA)
+    assert log_in(from_address(1)).status_code == 302
+
+
+def test_right_passwords_do_not_count() -> None:
+    UserFactory(email=ADA)
+    for _ in range(TRIES + 2):
+        assert log_in(Client()).status_code == 302
+
+
+@override_settings(TRUSTED_PROXIES=["127.0.0.1"])
+def test_invented_forwarded_addresses_are_one_address() -> None:
+    """Through a trusted proxy, which appends the true one."""
+    for number in range(20):
+        forwarded = {"x-forwarded-for": f"198.51.100.{number}, 203.0.113.7"}
+        log_in(Client(headers=forwarded), f"person{number}@example.org", "wrong")
+    html = page_of(
+        log_in(Client(headers={"x-forwarded-for": "9.9.9.9, 203.0.113.7"}), ADA, "wrong")
+    )
+    assert errors_of(html) == LOCKED
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("locks", [True, False])
+def test_parallel_guesses_get_no_more_tries_than_others(
+    monkeypatch: pytest.MonkeyPatch, locks: bool
+) -> None:
+    """Without the lock they do, which shows that this race is one."""
+    UserFactory(email=ADA)
+    if not locks:
+
+        @contextmanager
+        def no_lock(key: str) -> Any:
+            yield True
+
+        monkeypatch.setattr(ratelimit, "cache_lock", no_lock)
+
+    def guess(number: int) -> str:
+        return errors_of(log_in(from_address(number), password="wrong").content.decode())[""]
+
+    said = Counter(race(*[lambda n=n: guess(n) for n in range(30)]))
+    assert set(said) <= {MISMATCH[""], LOCKED[""]}
+    if locks:
+        assert 1 <= said[MISMATCH[""]] <= TRIES
+        assert errors_of(log_in(from_address(99)).content.decode()) in (LOCKED, {})
+    else:
+        assert said[MISMATCH[""]] > TRIES
+
+
+def test_limit_of_logins_answers_429_in_the_looks_of_the_site() -> None:
+    for _ in range(30):
+        Client().post(LOGIN, {})
+    answer = Client().post(LOGIN, {})
+    assert "That was too often" in page_of(answer, 429)
+    assert answer["Retry-After"] == "60"
+    page_of(Client().get(LOGIN))
+
+
+def test_password_is_not_guessed_from_an_open_session(client: Client) -> None:
+    client.force_login(UserFactory(email=ADA))
+    asked = client.post(EMAIL, {"email": "thief@example.org", "action_add": "1"})
+    answers = [client.post(asked["Location"], {"password": "guess"}) for _ in range(7)]
+    assert [answer.status_code for answer in answers] == [200] * 5 + [429] * 2
+    change = {"oldpassword": "guess", "password1": "lantern tide whistle"}
+    answers = [client.post("/accounts/password/change/", change) for _ in range(7)]
+    assert [answer.status_code for answer in answers] == [200] * 5 + [429] * 2
+
+
+# ── Codes ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.django_db(transaction=True)
+def test_parallel_guesses_at_a_code_get_no_more_tries_than_others(client: Client) -> None:
+    """With one session, whose own count of them they overwrite."""
+    UserFactory(email=ADA)
+    client.post(LOGIN_CODE, {"email": ADA})
+    code = latest_code()
+    session = client.cookies["sessionid"].value
+
+    def guess(number: int) -> str:
+        guesser = from_address(number)
+        guesser.cookies["sessionid"] = session
+        answer = guesser.post(CONFIRM_LOGIN, {"code": wrong(code)})
+        return errors_of(answer.content.decode()).get("code", "over")
+
+    said = Counter(race(*[lambda n=n: guess(n) for n in range(20)]))
+    tried = said["This is not the code we sent last. Look at the latest e-mail and try again."]
+    assert tried <= settings.CODE_TRIES
+
+
+@pytest.mark.parametrize(("path", "limit"), [(LOGIN_CODE, 3), (RESET, 3)])
+@pytest.mark.parametrize("known", [True, False])
+def test_nobody_is_flooded_with_mails(path: str, limit: int, known: bool) -> None:
+    if known:
+        UserFactory(email=ADA)
+    statuses = [from_address(n).post(path, {"email": ADA}).status_code for n in range(limit + 2)]
+    assert statuses == [302] * limit + [200 if path == LOGIN_CODE else 429] * 2
+    assert len(queued_mails()) == limit
+
+
+def test_sign_ups_send_three_mails_in_a_minute_and_ten_in_an_hour(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    statuses = [sign_up(from_address(number)).status_code for number in range(4)]
+    assert statuses == [302, 302, 302, 429]
+    for number in range(5, 15):
+        in_minutes(monkeypatch, 1.1)
+        sign_up(from_address(number))
+    assert len(queued_mails()) == 10
+
+
+# ── Enumeration ───────────────────────────────────────────────────────────────────────────────────
+
+
+def seen(answer: HttpResponse, address: str) -> tuple[int, str, str]:
+    """All of an answer that could tell, without what is different every time."""
+    text = answer.content.decode().replace(address, "ADDRESS")
+    text = re.sub(r'(name="csrfmiddlewaretoken" value=)"\w+"', r"\1", text)
+    return answer.status_code, answer.get("Location", ""), text
+
+
+def walk(begin: str, confirm: str, address: str) -> list[tuple[int, str, str]]:
+    """What somebody who has no access to the mailbox sees on all the ways there are."""
+    client = from_address(1)
+    data = {"email": address, "password1": PASSWORD, "name": "x"}
+    answers = [
+        client.post(begin, data),
+        client.get(confirm),
+        client.post(confirm, {"code": "0000-0000"}),
+        client.get(LOGIN),
+        client.get(confirm),
+        client.get(COMPLETE_RESET),
+        client.post("/accounts/logout/"),
+        client.get(confirm),
+        client.get(LOGIN),
+    ]
+    client = from_address(2)
+    cache.clear()
+    answers.append(client.post(begin, data))
+    answers += [client.post(confirm, {"code": "0000-0000"}) for _ in range(settings.CODE_TRIES)]
+    answers.append(client.get(confirm))
+    client = from_address(3)
+    cache.clear()
+    answers += [client.post(begin, data), client.post(confirm, {"action": "resend"})]
+    cache.clear()
+    answers += [client.post(confirm, {"action": "resend"}), client.get(confirm)]
+    return [seen(answer, address) for answer in answers]
+
+
+@pytest.mark.parametrize(
+    ("begin", "confirm"), [(SIGNUP, CONFIRM), (LOGIN_CODE, CONFIRM_LOGIN), (RESET, CONFIRM_RESET)]
+)
+@pytest.mark.parametrize("kind", ["confirmed", "unconfirmed", "inactive"])
+def test_known_address_looks_like_an_unknown_one(begin: str, confirm: str, kind: str) -> None:
+    UserFactory(email=ADA, confirmed=kind != "unconfirmed", is_active=kind != "inactive")
+    known = walk(begin, confirm, ADA)
+    cache.clear()
+    unknown = walk(begin, confirm, "nobody@example.org")
+    assert known == unknown
+
+
+def test_login_tells_nothing_of_whether_there_is_an_account() -> None:
+    UserFactory(email=ADA)
+    answers = [
+        seen(log_in(Client(), address, "wrong"), address) for address in (ADA, "nobody@example.org")
+    ]
+    assert answers[0] == answers[1]
+
+
+@override_settings(
+    PASSWORD_HASHERS=["django.contrib.auth.hashers.PBKDF2PasswordHasher"],
+)
+@pytest.mark.parametrize("begin", [SIGNUP, LOGIN])
+def test_known_address_takes_as_many_hashes_as_an_unknown_one(
+    monkeypatch: pytest.MonkeyPatch, begin: str
+) -> None:
+    """Hashing is nearly all of the time; counted, since clocks of busy machines mislead."""
+    from django.contrib.auth.hashers import PBKDF2PasswordHasher
+
+    UserFactory(email=ADA)
+    hashed: list[str] = []
+    true = PBKDF2PasswordHasher.encode
+
+    def count(self: Any, password: str, salt: str, iterations: int | None = None) -> str:
+        hashed.append(password)
+        return true(self, password, salt, iterations)
+
+    monkeypatch.setattr(PBKDF2PasswordHasher, "encode", count)
+    counts = []
+    for address in (ADA, "nobody@example.org"):
+        hashed.clear()
+        data = {"email": address, "password1": PASSWORD, "login": address, "password": "wrong"}
+        Client().post(begin, data)
+        counts.append(len(hashed))
+    assert counts == [1, 1]
+
+
+# ── Where it is counted ───────────────────────────────────────────────────────────────────────────
+
+
+def test_table_of_the_counts_came_with_the_migrations_and_is_made_once() -> None:
+    cache.set("a", 1)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM cache")
+        assert cursor.fetchone() == (1,)
+    call_command("createcachetable", verbosity=0)
+    assert cache.get("a") == 1
