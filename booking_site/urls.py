@@ -30,6 +30,8 @@ urlpatterns = [
     path("bookings/<uuid:booking_id>/confirm", bookings.confirm, name="confirm"),
     path("bookings/<uuid:booking_id>/extend", bookings.extend, name="extend"),
     path("bookings/<uuid:booking_id>/cancel", bookings.cancel, name="cancel"),
+    path("bookings/<uuid:booking_id>/move", bookings.move, name="move"),
+    path("bookings/<uuid:booking_id>/move/<int:slot_id>", bookings.move_to, name="move_to"),
     path("accounts/", include("accounts.urls")),
     path("admin/", admin.site.urls),
     path("favicon.ico", site.favicon, name="favicon"),

@@ -3,6 +3,7 @@
 import math
 import re
 import uuid
+from collections.abc import Collection
 from datetime import timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_safe
 from django_htmx.http import HttpResponseClientRedirect
@@ -18,10 +20,10 @@ from django_htmx.http import HttpResponseClientRedirect
 from booking_site.views import require_post
 from bookings import browser, lifecycle
 from bookings.forms import DetailsForm, SeatForm
-from bookings.lifecycle import BookingError, Holder, InvalidRequest, KeyReused, SlotBusy
+from bookings.lifecycle import BookingError, Holder, InvalidRequest, KeyReused, SlotBusy, WrongState
 from bookings.models import Booking
-from slots.models import Slot
-from slots.views import load_slot, render_slot
+from slots.models import FEW_LEFT, Slot
+from slots.views import DATES_A_PAGE, load_slot, paginate, render_slot, slot_context
 
 BOOKINGS_A_PAGE = 20  # of a person's list
 
@@ -31,8 +33,8 @@ def load_booking(request: HttpRequest, booking_id: uuid.UUID, *, to: str | None 
     has its address, and staff who may view bookings see all. To everybody else there is no such
     booking. One query, and for staff those of their permissions.
 
-    What is not one's own is changed by those alone who may do so: `to` confirm or cancel. Raises
-    Http404, PermissionDenied.
+    What is not one's own is changed by those alone who may do so: `to` confirm or cancel (and who
+    may take its seats away may give it others). Raises Http404, PermissionDenied.
     """
     booking = Booking.objects.for_page().filter(pk=booking_id).first()
     if booking is None:
@@ -168,6 +170,107 @@ def cancel(request: HttpRequest, booking_id: uuid.UUID) -> HttpResponse:
 
 @require_safe
 @never_cache
+def move(request: HttpRequest, booking_id: uuid.UUID) -> HttpResponse:
+    """The other dates at which there is room for the booking: three queries."""
+    booking = load_booking(request, booking_id, to="cancel")
+    context = _booking_context(request, booking)
+    if context.get("can_move"):
+        room = min(booking.quantity, FEW_LEFT + 1)  # lists count no further
+        others = Slot.objects.filter(doctor=booking.slot.doctor_id, show=booking.slot.show_id)
+        others = others.exclude(pk=booking.slot_id).bookable().for_list().filter(left__gte=room)
+        context |= {"page": paginate(request, others, DATES_A_PAGE), "few": FEW_LEFT}
+    return render(request, "bookings/move.html", context)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@never_cache
+def move_to(request: HttpRequest, booking_id: uuid.UUID, slot_id: int) -> HttpResponse:
+    """GET shows that date, its seats to choose from; the button swaps, in one step."""
+    booking = load_booking(request, booking_id, to="cancel")
+    slot = load_slot(slot_id)
+    if (slot.doctor, slot.show) != (booking.slot.doctor, booking.slot.show):
+        raise Http404("There is no such date to move to.")
+    if booking.slot_id == slot.pk:
+        return _see_moved(request, booking)  # the second click
+    if request.method != "POST":
+        return _render_move(request, booking, slot)
+    form = SeatForm(request.POST, slot=slot)
+    try:
+        if booking.state != Booking.Status.CONFIRMED:
+            raise WrongState("Only a confirmed booking can be moved to another date.")
+        wish = _wish_to_move(form, booking, slot)
+        lifecycle.reschedule(booking, slot=slot, **wish, actor=browser.holder_of(request))
+    except SlotBusy:
+        raise
+    except BookingError as refusal:
+        return _refuse_move(request, booking_id, slot_id, form, refusal)
+    return _see_moved(request, booking)
+
+
+def _refuse_move(
+    request: HttpRequest, booking_id: uuid.UUID, slot_id: int, form: SeatForm, refusal: BookingError
+) -> HttpResponse:
+    """Both as they are now, and why nothing was changed; what is still free stays chosen."""
+    booking, slot = load_booking(request, booking_id), load_slot(slot_id)
+    status = 400 if isinstance(refusal, InvalidRequest) else 409
+    if booking.slot_id == slot.pk:
+        return _see_moved(request, booking)  # the click before this one took the seats
+    if _can_move(booking):
+        chosen = form.cleaned_data.get("seat", ()) if form.is_valid() else ()
+        return _render_move(request, booking, slot, str(refusal), chosen, status)
+    if request.htmx:
+        return HttpResponseClientRedirect(booking.get_absolute_url())
+    return _render_booking(request, booking, refusal=str(refusal), status=status)
+
+
+def _wish_to_move(form: SeatForm, booking: Booking, slot: Slot) -> dict[str, Any]:
+    """As many seats as are booked. Raises InvalidRequest if others were chosen."""
+    if not slot.is_numbered:
+        return {"quantity": booking.quantity}
+    if not form.is_valid():
+        raise InvalidRequest(form.sentence)
+    if len(form.wish["seat_ids"]) != booking.quantity:
+        number = f"{booking.quantity} seat{'' if booking.quantity == 1 else 's'}"
+        raise InvalidRequest(f"Choose {number}: as many as you have booked.")
+    return form.wish
+
+
+def _render_move(
+    request: HttpRequest,
+    booking: Booking,
+    slot: Slot,
+    refusal: str = "",
+    selected: Collection[int] = (),
+    status: int = 200,
+) -> HttpResponse:
+    """The page of the date to move to (to htmx: its `_seat_grid.html`, or 204 if it is no news)."""
+    if not _can_move(booking):
+        if request.htmx:
+            return HttpResponseClientRedirect(booking.get_absolute_url())
+        return render(request, "bookings/move.html", _booking_context(request, booking))
+    context = slot_context(request, slot, selected)
+    if request.htmx and request.GET.get("seen") == context["fingerprint"]:
+        return HttpResponse(status=204)
+    here = reverse("move_to", args=[booking.pk, slot.pk])
+    context |= {"moving": booking, "refusal": refusal, "action": here, "news": here}
+    context["most"] = booking.quantity
+    template = "slots/_seat_grid.html" if request.htmx else "bookings/move_to.html"
+    return render(request, template, context, status=status)
+
+
+def _can_move(booking: Booking) -> bool:
+    """Whether the patient may still move it: confirmed, and not begun."""
+    return booking.state == Booking.Status.CONFIRMED and booking.now < booking.slot.starts_at
+
+
+def _see_moved(request: HttpRequest, booking: Booking) -> HttpResponse:
+    if request.htmx:
+        return HttpResponseClientRedirect(booking.get_absolute_url())
+    return _see(booking)
+
+
+@require_safe
+@never_cache
 def my_bookings(request: HttpRequest, group: str = "upcoming") -> HttpResponse:
     """One group of what this user, or this browser, has booked; what is held stands above it.
 
@@ -249,5 +352,6 @@ def _booking_context(request: HttpRequest, booking: Booking) -> dict[str, Any]:
     elif booking.state == Booking.Status.CONFIRMED:
         may_cancel = is_staff_who_may(request, "cancel")
         context["can_cancel"] = booking.now < slot.starts_at or may_cancel
+        context["can_move"] = _can_move(booking)
         context["is_over"] = booking.now >= slot.ends_at
     return context

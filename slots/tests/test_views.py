@@ -79,12 +79,10 @@ def test_home_shows_what_is_next(client: Client) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 8])
-def test_home_costs_three_queries(
-    client: Client, django_assert_num_queries: Any, size: int
-) -> None:
+def test_home_costs_four_queries(client: Client, django_assert_num_queries: Any, size: int) -> None:
     SlotFactory.create_batch(size)
     AppointmentFactory.create_batch(size)
-    with django_assert_num_queries(3):
+    with django_assert_num_queries(4):
         get(client, "/")
 
 
@@ -97,12 +95,12 @@ def test_home_stays_short_and_leads_to_the_rest(client: Client) -> None:
 
 @pytest.mark.parametrize("size", [1, 5])
 @pytest.mark.parametrize("url", ["/shows/", "/doctors/"])
-def test_lists_cost_three_queries(
+def test_lists_cost_four_queries(
     client: Client, django_assert_num_queries: Any, url: str, size: int
 ) -> None:
     SlotFactory.create_batch(size)
     AppointmentFactory.create_batch(size)
-    with django_assert_num_queries(3):
+    with django_assert_num_queries(4):
         get(client, url)
 
 
@@ -113,12 +111,13 @@ def test_lists_name_also_what_has_no_dates(client: Client) -> None:
     assert "No free times at present." in get(client, "/doctors/")
 
 
-@pytest.mark.parametrize("page", ["2", "0", "-1", "abc", "9" * 30, "%00"])
+@pytest.mark.parametrize("page", ["2", "0", "-1", "abc", "9" * 30, "9" * 5000, "%00"])
 def test_lists_are_cut_into_pages(client: Client, page: str) -> None:
     ShowFactory.create_batch(25)
     html = get(client, f"/shows/?page={page}")
-    assert html.count('class="ticket"') in (1, 24)
-    assert "of 2" in html
+    shown, number = html.count('class="ticket"'), re.search(r"Page (\d) of 2", html)[1]
+    assert (shown, number) in [(24, "1"), (1, "2")]
+    assert ("There is no such page." in html) == (page != number)
 
 
 @pytest.mark.parametrize("size", [1, 6])
@@ -159,23 +158,6 @@ def test_show_says_how_each_date_stands(client: Client) -> None:
     assert said.pop(str(closed.pk)) == "Booking has closed"
     assert list(said.values()) == ["Places free"]
     assert str(past.pk) not in said
-
-
-@pytest.mark.parametrize("size", [1, 6])
-def test_doctor_costs_three_queries_and_shows_free_times_by_day(
-    client: Client, django_assert_num_queries: Any, size: int
-) -> None:
-    doctor = DoctorFactory(time_zone="Europe/Berlin")
-    midnight = timezone.now().replace(hour=23, minute=30) + timedelta(days=3)  # next day in Berlin
-    for n in range(size):
-        AppointmentFactory(doctor=doctor, starts_at=midnight + timedelta(days=n))
-    taken = AppointmentFactory(doctor=doctor, starts_at=midnight + timedelta(hours=2))
-    lifecycle.hold(taken, quantity=1)
-    with django_assert_num_queries(3):
-        html = get(client, doctor.get_absolute_url())
-    days = re.findall(r'<h3 id="day-\d+"><time datetime="([-\d]+)">', html)
-    assert days == [str(midnight.date() + timedelta(days=n + 1)) for n in range(size)]
-    assert f"/slots/{taken.pk}/" not in html
 
 
 def test_doctor_without_free_times_says_so(client: Client) -> None:

@@ -1,0 +1,10 @@
+// The list follows what is typed; when nothing gets through, it says so.
+(() => {
+  const FAILED = 'That did not work. Press “Search” to try again.'
+
+  const say = () => {
+    document.getElementById('found').textContent = FAILED
+  }
+  document.addEventListener('htmx:responseError', say)
+  document.addEventListener('htmx:sendError', say)
+})()
