@@ -6,6 +6,9 @@ from booking_site import views as site
 from bookings import views as bookings
 from slots import views as slots
 
+admin.site.site_header = admin.site.site_title = "Holdfast office"
+admin.site.index_title = "Office"
+
 urlpatterns = [
     path("", slots.home, name="home"),
     path("shows/", slots.shows, name="shows"),
