@@ -8,6 +8,8 @@ from slots import views as slots
 
 # Queued mails are pickled: whoever may edit one there could run code here.
 admin.site.unregister([DontSendEntry, Message, MessageLog])
+admin.site.site_header = admin.site.site_title = "Holdfast office"
+admin.site.index_title = "Office"
 
 urlpatterns = [
     path("", slots.home, name="home"),

@@ -3,9 +3,11 @@
 Every function is one transaction and raises InventoryError, with nothing changed, if it cannot do
 all of what was asked. Growing takes turns by locking the slot's row; what takes seats away locks
 them as `bookings.lifecycle` does, so that no seat is deleted or blocked under a buyer's hands.
+Locks are taken in this order: doctor, slot, seats by id.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from itertools import count, islice
 from typing import Any
@@ -16,6 +18,8 @@ from booking_site.database import bound_waiting
 from slots.models import Doctor, Seat, Show, Slot
 
 MOST_SEATS = 200_000  # in one slot
+MOST_IN_A_ROW = 1_000
+MOST_NAMED = 12  # labels in one message
 INSERT_TIMEOUT = "60s"  # for that many seats, on a slow machine
 
 
@@ -42,14 +46,91 @@ def create_slot(
     """A slot of a doctor or a show, without seats yet. Raises Overlap."""
     kind = "doctor" if isinstance(subject, Doctor) else "show"
     slot = Slot(**{kind: subject}, starts_at=starts_at, ends_at=ends_at, seating=seating, **fields)
+    insert_slot(slot)
+    return slot
+
+
+@transaction.atomic
+def insert_slot(slot: Slot) -> None:
+    """Saves a new slot, as `create_slot` does. Locks the doctor. Raises Overlap."""
+    bound_waiting()
+    _lock_doctor(slot)
+    with _overlap_refused(slot):
+        slot.save(force_insert=True)
+
+
+@transaction.atomic
+def change_slot(
+    slot: Slot,
+    *,
+    starts_at: datetime,
+    ends_at: datetime,
+    opens_at: datetime | None,
+    closes_at: datetime | None,
+) -> None:
+    """Sets the times of a slot. When it takes place changes only while nobody has booked it.
+
+    Locks the slot; to move it also the doctor and all seats. Raises Overlap and SeatsInUse.
+    """
+    bound_waiting()
+    _lock_doctor(slot)
+    current = _lock_slot(slot)
+    if (current.starts_at, current.ends_at) != (starts_at, ends_at):
+        list(slot.seats.values_list("pk").lock())
+        if slot.seats.owned().exists():
+            raise SeatsInUse(
+                "People have booked this slot at its present time. Move or cancel their bookings "
+                "first, or add another slot."
+            )
+    with _overlap_refused(slot):
+        Slot.objects.filter(pk=slot.pk).update(
+            starts_at=starts_at, ends_at=ends_at, opens_at=opens_at, closes_at=closes_at
+        )
+
+
+@transaction.atomic
+def delete_slot(slot: Slot) -> None:
+    """Deletes a slot that nobody ever booked, with its seats. Locks both. Raises SeatsInUse."""
+    bound_waiting()
+    _lock_slot(slot)
+    list(slot.seats.values_list("pk").lock())
+    refusal = SeatsInUse(f"{slot} has bookings, so it cannot be deleted. It can be cancelled.")
+    if slot.bookings.exists():
+        raise refusal
     try:
         with transaction.atomic():
-            slot.save(force_insert=True)
+            slot.seats.all().delete()
+            Slot.objects.filter(pk=slot.pk).delete()
+            # Foreign keys are checked at the end of a transaction unless asked earlier.
+            connection.check_constraints()
+    except IntegrityError as error:
+        raise refusal from error  # recorded this instant: somebody was refused a seat
+
+
+def _lock_doctor(slot: Slot) -> None:
+    """Slots of one doctor take turns: two that overlap would wait for each other for ever."""
+    if slot.doctor_id:
+        list(Doctor.objects.select_for_update(no_key=True).filter(pk=slot.doctor_id))
+
+
+def _lock_slot(slot: Slot) -> Slot:
+    """The slot as it is now, locked. Raises InventoryError if it was deleted."""
+    locked = Slot.objects.select_for_update(of=("self",), no_key=True).filter(pk=slot.pk).first()
+    if locked is None:
+        raise InventoryError("This slot has been deleted.")
+    return locked
+
+
+@contextmanager
+def _overlap_refused(slot: Slot) -> Iterator[None]:
+    """Runs one write of the slot; the database's refusal of two at once becomes Overlap."""
+    try:
+        with transaction.atomic():
+            yield
     except IntegrityError as error:
         if error.__cause__.diag.constraint_name == "slot_of_a_doctor_overlaps_no_other":
-            raise Overlap(f"{subject} has another slot at this time.") from error
+            raise Overlap(f"{slot.subject} has another slot at this time.") from error
         raise
-    return slot
 
 
 def row_names() -> Iterator[str]:
@@ -60,6 +141,14 @@ def row_names() -> Iterator[str]:
             number, letter = divmod(number - 1, 26)
             name = chr(ord("A") + letter) + name
         yield name
+
+
+def next_row_names(slot: Slot, rows: int) -> list[str]:
+    """What the next rows of the slot will be called; of one that is not saved: A, B, …"""
+    taken: set[str] = set()
+    if slot.pk:
+        taken = set(slot.seats.order_by().values_list("row", flat=True).distinct())
+    return list(islice((name for name in row_names() if name not in taken), rows))
 
 
 @transaction.atomic
@@ -78,8 +167,9 @@ def add_rows(
     leaves a gap, `accessible` the labels of places for wheelchairs. One INSERT, however many.
     """
     _require_room(slot, rows * seats_per_row, rows > 0 and seats_per_row > 0)
-    taken = set(slot.seats.order_by().values_list("row", flat=True).distinct())
-    names = list(islice((name for name in row_names() if name not in taken), rows))
+    if seats_per_row > MOST_IN_A_ROW:
+        raise InventoryError(f"A row can have at most {MOST_IN_A_ROW:,} seats.")
+    names = next_row_names(slot, rows)
     numbers = range(1, seats_per_row + 1)
     columns = [n + sum(aisle < n for aisle in set(aisles_after)) for n in numbers]
     return _insert_seats(
@@ -124,44 +214,99 @@ def remove_places(slot: Slot, *, places: int) -> int:
     Seats that somebody is booking at this moment count as taken, and so do those whose hold has
     lapsed until housekeeping has released them.
     """
-    if places < 1:
-        raise InventoryError("Give at least one seat.")
-    bound_waiting()
-    locked = slot.seats.free().order_by("-id").lock_unlocked()[:places]
-    ids = [seat.pk for seat in locked]
-    if len(ids) < places:
-        raise SeatsInUse(
-            f"Only {len(ids)} seats are free, so {places} cannot be taken away. "
-            "Cancel or move bookings first."
-        )
+    ids = _lock_any_free(slot, places, "taken away")
     Seat.objects.filter(pk__in=ids).delete()
     return len(ids)
 
 
-def block_seats(slot: Slot, *, seat_ids: Sequence[int], reason: str = "") -> None:
-    """Holds free seats back from sale. Locks them. Raises SeatsInUse.
+@transaction.atomic
+def remove_seats(slot: Slot, *, seat_ids: Collection[int]) -> int:
+    """Takes away these seats, on sale or held back; returns how many. Locks them.
 
-    A seat whose hold has lapsed counts as in use until housekeeping has released it.
+    Raises SeatsInUse if one is booked or held, or is on hold that lapsed and was not yet released.
     """
-    _set_blocked(slot, seat_ids, blocked=True, reason=reason)
-
-
-def unblock_seats(slot: Slot, *, seat_ids: Sequence[int]) -> None:
-    """Puts seats that were held back on sale. Locks them."""
-    _set_blocked(slot, seat_ids, blocked=False, reason="")
+    ids = _lock_named(slot, seat_ids, "taken away")
+    Seat.objects.filter(pk__in=ids).delete()
+    return len(ids)
 
 
 @transaction.atomic
-def _set_blocked(slot: Slot, seat_ids: Sequence[int], *, blocked: bool, reason: str) -> None:
+def block_seats(slot: Slot, *, seat_ids: Collection[int], reason: str = "") -> int:
+    """Holds free seats back from sale; returns how many. Locks them. Raises SeatsInUse.
+
+    A seat whose hold has lapsed counts as in use until housekeeping has released it.
+    """
+    ids = _lock_named(slot, seat_ids, "blocked")
+    return Seat.objects.filter(pk__in=ids).update(blocked=True, block_reason=reason)
+
+
+@transaction.atomic
+def block_places(slot: Slot, *, places: int, reason: str = "") -> int:
+    """Holds back any so many free seats, the last ones first; returns how many."""
+    ids = _lock_any_free(slot, places, "blocked")
+    return Seat.objects.filter(pk__in=ids).update(blocked=True, block_reason=reason)
+
+
+@transaction.atomic
+def unblock_seats(slot: Slot, *, seat_ids: Collection[int]) -> int:
+    """Puts those of the seats that were held back on sale; returns how many. Locks them."""
     bound_waiting()
-    locked = list(slot.seats.filter(pk__in=seat_ids, booking=None).lock())
-    if len(locked) < len(set(seat_ids)):
-        free = {seat.pk for seat in locked}
-        owned = slot.seats.filter(pk__in=set(seat_ids) - free).values_list("label", flat=True)
-        raise SeatsInUse(f"Not free, so they cannot be blocked: {', '.join(owned) or 'unknown'}.")
-    Seat.objects.filter(pk__in=[seat.pk for seat in locked]).update(
-        blocked=blocked, block_reason=reason
+    locked = slot.seats.filter(pk__in=seat_ids, blocked=True).values_list("pk", flat=True).lock()
+    return Seat.objects.filter(pk__in=list(locked)).update(blocked=False, block_reason="")
+
+
+@transaction.atomic
+def unblock_places(slot: Slot, *, places: int) -> int:
+    """Puts so many seats that were held back on sale, the first ones first; returns how many."""
+    _require_some(places)
+    bound_waiting()
+    blocked = slot.seats.filter(blocked=True).values_list("pk", flat=True).lock()
+    ids = list(blocked[:places])
+    if len(ids) < places:
+        raise InventoryError(f"{_are(len(ids), 'blocked')}, so {places} cannot be put on sale.")
+    return Seat.objects.filter(pk__in=ids).update(blocked=False, block_reason="")
+
+
+def _lock_any_free(slot: Slot, places: int, verb: str) -> list[int]:
+    """Locks so many free seats that nobody else has locked. Raises SeatsInUse."""
+    _require_some(places)
+    bound_waiting()
+    free = slot.seats.free().order_by("-id").values_list("pk", flat=True)
+    ids = list(free.lock_unlocked()[:places])
+    if len(ids) < places:
+        raise SeatsInUse(
+            f"{_are(len(ids), 'free')}, so {places} cannot be {verb}. "
+            "Cancel or move bookings first."
+        )
+    return ids
+
+
+def _lock_named(slot: Slot, seat_ids: Collection[int], verb: str) -> list[int]:
+    """Locks these seats of the slot, which nobody owns. Raises SeatsInUse."""
+    wanted = set(seat_ids)
+    _require_some(len(wanted))
+    bound_waiting()
+    free = slot.seats.filter(pk__in=wanted, booking=None).values_list("pk", flat=True)
+    ids = list(free.lock())
+    if len(ids) == len(wanted):
+        return ids
+    owned = slot.seats.filter(pk__in=wanted - set(ids)).values_list("label", flat=True)
+    if len(owned) < len(wanted) - len(ids):
+        raise InventoryError("Some of these seats are no longer there. Choose again.")
+    named = ", ".join(owned[:MOST_NAMED]) + (" …" if len(owned) > MOST_NAMED else "")
+    raise SeatsInUse(
+        f"Booked or held, so they cannot be {verb}: {named}. "
+        f"{_are(len(ids), 'free')} of the {len(wanted)} chosen. Cancel or move the bookings first."
     )
+
+
+def _are(seats: int, what: str) -> str:
+    return f"Only 1 seat is {what}" if seats == 1 else f"Only {seats:,} seats are {what}"
+
+
+def _require_some(seats: int) -> None:
+    if seats < 1:
+        raise InventoryError("Give at least one seat.")
 
 
 def _require_room(slot: Slot, more: int, is_sensible: bool) -> None:
@@ -169,7 +314,7 @@ def _require_room(slot: Slot, more: int, is_sensible: bool) -> None:
     if not is_sensible:
         raise InventoryError("Give at least one seat.")
     bound_waiting(statement_timeout=INSERT_TIMEOUT)
-    locked = Slot.objects.select_for_update(of=("self",), no_key=True).get(pk=slot.pk)
+    locked = _lock_slot(slot)
     slot.first_seat_id = locked.first_seat_id  # whoever had the turn before may have set it
     if slot.seats.count() + more > MOST_SEATS:
         raise InventoryError(f"A slot can have at most {MOST_SEATS:,} seats.")

@@ -215,6 +215,7 @@ class Slot(models.Model):
 
     class Meta:
         ordering = ["starts_at", "id"]
+        permissions = [("cancel_slot", "Can cancel a slot and its bookings")]
         constraints = [
             # A slot is an appointment or a performance, never both, never neither.
             models.CheckConstraint(
@@ -293,6 +294,10 @@ class Slot(models.Model):
     def get_absolute_url(self) -> str:
         return reverse("slot", args=[self.pk])
 
+    def validate_constraints(self, exclude: Any = None) -> None:
+        """Also for a form without `cancelled_at`, which a constraint needs (Django #36222)."""
+        super().validate_constraints(exclude=set(exclude or ()) - {"cancelled_at"})
+
     @property
     def subject(self) -> Doctor | Show:
         """Whom or what one books."""
@@ -358,6 +363,10 @@ class SeatQuerySet(models.QuerySet["Seat"]):
     def lapsed(self) -> "SeatQuerySet":
         """Still in the name of a hold that is over: free to whoever comes. Index: seat_lapsed."""
         return self.filter(SEAT_HAS_LAPSED)
+
+    def owned(self) -> "SeatQuerySet":
+        """Held or booked at this moment."""
+        return self.filter(booking__isnull=False).exclude(SEAT_HAS_LAPSED)
 
     def available(self) -> "SeatQuerySet":
         """Free or lapsed. Only for seats named by id: over a whole slot the OR costs its size."""

@@ -52,6 +52,9 @@ class Cell(TypedDict, total=False):
     is_free: bool
     is_accessible: bool
     is_selected: bool
+    # On the plan of staff only: may be ticked; the page of its booking.
+    can_change: bool
+    url: str
 
 
 @dataclass(slots=True)

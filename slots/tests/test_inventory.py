@@ -183,6 +183,13 @@ def test_too_many_seats_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert inventory.add_places(slot, places=2) == 2
 
 
+def test_endless_row_is_refused(empty: Slot) -> None:
+    with refused(InventoryError, "A row can have at most 1,000 seats."):
+        inventory.add_rows(empty, rows=1, seats_per_row=1_001)
+    assert inventory.add_rows(empty, rows=1, seats_per_row=1_000, aisles_after=range(1, 1_000))
+    assert empty.seats.last().column == 1_999
+
+
 # ── Taking away ───────────────────────────────────────────────────────────────────────────────────
 
 
@@ -203,7 +210,7 @@ def test_places_that_are_owned_or_held_back_are_not_taken_away() -> None:
     lapsed = lifecycle.hold(slot, seat_ids=seat_ids(slot, "3"))
     lapse(lapsed)
     inventory.block_seats(slot, seat_ids=seat_ids(slot, "4"))
-    message = "Only 1 seats are free, so 2 cannot be taken away. Cancel or move bookings first."
+    message = "Only 1 seat is free, so 2 cannot be taken away. Cancel or move bookings first."
     with refused(SeatsInUse, message):
         inventory.remove_places(slot, places=2)
     lifecycle.expire_due()
@@ -220,7 +227,7 @@ def test_place_that_is_being_booked_is_not_taken_away() -> None:
     buyer.wait_until_paused()
     with refused(
         SeatsInUse,
-        "Only 1 seats are free, so 2 cannot be taken away. Cancel or move bookings first.",
+        "Only 1 seat is free, so 2 cannot be taken away. Cancel or move bookings first.",
     ):
         inventory.remove_places(slot, places=2)
     assert inventory.remove_places(slot, places=1) == 1
@@ -233,6 +240,13 @@ def test_nothing_to_take_away_is_refused(places: int) -> None:
     slot = SlotFactory(places=2)
     with refused(InventoryError, "Give at least one seat."):
         inventory.remove_places(slot, places=places)
+
+
+def test_seats_that_are_named_are_taken_away_also_when_held_back() -> None:
+    slot = SlotFactory(rows=1, seats_per_row=4)
+    inventory.block_seats(slot, seat_ids=seat_ids(slot, "A1"))
+    assert inventory.remove_seats(slot, seat_ids=seat_ids(slot, "A1", "A3")) == 2
+    assert labels(slot) == ["A2", "A4"]
 
 
 # ── Holding back ──────────────────────────────────────────────────────────────────────────────────
@@ -259,13 +273,17 @@ def test_owned_seats_are_not_blocked() -> None:
     slot = SlotFactory(rows=1, seats_per_row=4)
     lifecycle.hold(slot, seat_ids=seat_ids(slot, "A2"))
     lifecycle.confirm(lifecycle.hold(slot, seat_ids=seat_ids(slot, "A3")))
-    with refused(SeatsInUse, "Not free, so they cannot be blocked: A2, A3."):
+    message = (
+        "Booked or held, so they cannot be blocked: A2, A3. Only 1 seat is free of the 3 chosen. "
+        "Cancel or move the bookings first."
+    )
+    with refused(SeatsInUse, message):
         inventory.block_seats(slot, seat_ids=seat_ids(slot, "A1", "A2", "A3"))
 
 
 def test_seats_of_another_slot_are_not_blocked() -> None:
     slot, other = SlotFactory(places=2), SlotFactory(places=2)
-    with refused(SeatsInUse, "Not free, so they cannot be blocked: unknown."):
+    with refused(InventoryError, "Some of these seats are no longer there. Choose again."):
         inventory.block_seats(slot, seat_ids=seat_ids(other, "1"))
 
 
