@@ -208,7 +208,7 @@ def greet(settings: Any) -> None:
     is_bundled = "DATA_DIR" in connection.settings_dict
     print(f"\n  Holdfast is at {settings.SITE_URL}/\n")
     for what, email, password in demo_logins(settings.DATA_DIR) if is_bundled else ():
-        print(f"  {what:8} {email:22} {password}")
+        print(f"  {what:10} {email:22} {password}")
     print("\n  Ctrl-C stops it; the data stays.\n")
 
 

@@ -107,8 +107,13 @@ def test_run_starts_keeps_its_data_and_stops_all_it_started(
     first = run(PORT=port)
     first.wait_until_it_prints("Ctrl-C stops it")
     assert "The Tide Clock" in first.get()
-    logins = re.findall(r"^ +(?:Staff|Patient) +(\S+@\S+) +(\S+)$", first.printed(), re.MULTILINE)
-    assert [email for email, _ in logins] == ["admin@example.org", "patient@example.org"]
+    pattern = r"^ +(?:Staff|Front desk|Patient) +(\S+@\S+) +(\S+)$"
+    logins = re.findall(pattern, first.printed(), re.MULTILINE)
+    assert [email for email, _ in logins] == [
+        "admin@example.org",
+        "desk@example.org",
+        "patient@example.org",
+    ]
     family = first.family()
     assert len(family) == 4  # gunicorn, its worker, housekeeping, mail
     assert "Subject: " not in first.printed()  # nobody is told of the demo's bookings
