@@ -28,8 +28,6 @@ PLAN = {
         for what in ("doctor", "show")
     ),
     *(f"slots.{verb}_slot" for verb in ("add", "change", "delete", "cancel")),
-    "slots.change_seats",
-    "slots.change_seat",
 }
 LEAD = {
     "bookings.export_booking",

@@ -34,7 +34,6 @@ def office(browser: Browser, own_site: LiveSite) -> Iterator[BrowserContext]:
     client = Client()
     client.force_login(
         UserFactory(is_staff=True, is_superuser=True),
-        backend="django.contrib.auth.backends.ModelBackend",
     )
     cookie = {"name": "sessionid", "value": client.cookies["sessionid"].value, "url": own_site.url}
     context = browser.new_context(base_url=own_site.url, viewport={"width": 1280, "height": 900})

@@ -1,0 +1,256 @@
+"""Who may open what: every address of the site, for every kind of visitor, by GET and by POST.
+
+The addresses come from the URL map and the staff from `staff_groups`. An address that nobody has
+decided about fails `test_every_address_is_decided`, so that a new one cannot be forgotten.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.contrib.auth.models import Group
+from django.contrib.contenttypes.models import ContentType
+from django.db import connection
+from django.http import HttpResponse
+from django.test import Client
+from django.urls import URLResolver, get_resolver, reverse
+
+from accounts.models import User
+from accounts.staff_groups import GROUPS
+from booking_site.tests.factories import AppointmentFactory, SlotFactory, UserFactory
+from bookings import lifecycle
+from bookings.lifecycle import Holder
+from slots.models import Slot
+
+IN, LOGIN, FORBIDDEN, HIDDEN = "let in", "sent to log in", "403", "404"
+
+
+@dataclass(frozen=True)
+class Address:
+    """A pattern of the URL map: its full name (its route, where it has none) and parameters."""
+
+    name: str
+    route: str
+    parameters: tuple[str, ...]
+
+    def path(self, world: SimpleNamespace) -> str:
+        values = {name: self._value(name, world) for name in self.parameters}
+        if self.name != self.route:
+            return reverse(self.name, kwargs=values)
+        return "/" + re.sub(r"<(?:\w+:)?(\w+)>", lambda found: str(values[found[1]]), self.route)
+
+    def _value(self, name: str, world: SimpleNamespace) -> Any:
+        """Something that there is, and that belongs to somebody else."""
+        if name == "object_id":
+            _, model = self.model or ("slots", "slot")
+            return getattr(world, model).pk
+        return getattr(world, name)
+
+    @property
+    def model(self) -> tuple[str, str] | None:
+        """The application and the model, if it is a page of one in the office."""
+        found = re.match(r"admin/(\w+)/(\w+)/", self.route)
+        return found and found.groups()
+
+
+def addresses() -> list[Address]:
+    return list(dict.fromkeys(_walk(get_resolver().url_patterns, "", "")))
+
+
+def _walk(patterns: list, namespace: str, route: str) -> Iterator[Address]:
+    for pattern in patterns:
+        below = route + str(pattern.pattern)
+        if isinstance(pattern, URLResolver):
+            inside = f"{namespace}{pattern.namespace}:" if pattern.namespace else namespace
+            yield from _walk(pattern.url_patterns, inside, below)
+            continue
+        parameters = getattr(pattern.pattern, "converters", None)
+        parameters = parameters or pattern.pattern.regex.groupindex
+        name = namespace + pattern.name if pattern.name else below
+        yield Address(name, below, tuple(parameters))
+
+
+# Pages that everybody may open; those of accounts send on who has no need of them.
+ANYBODY = {
+    *("home", "shows", "show", "doctors", "doctor", "slot", "seat_grid", "hold", "favicon"),
+    *("my_bookings", "past_bookings", "cancelled_bookings"),
+    *("account_login", "account_signup", "account_logout", "account_inactive"),
+    *("account_request_login_code", "account_reset_password"),
+    *("account_complete_password_reset", "account_password_reset_completed"),
+    "admin:logout",
+}
+# Steps of something that has not been begun: one is sent to its beginning.
+NEXT_STEPS = {
+    "account_email_verification_sent",
+    "account_confirm_login_code",
+    "account_confirm_password_reset_code",
+}
+SIGNED_IN = {
+    *("profile", "account_email", "account_change_password", "account_set_password"),
+    "account_reauthenticate",
+}
+# Somebody else's booking: hidden from all but the staff who may see it, and then the permission
+# for what is done to it. Those that only take forms say so (405) to whoever follows a link there.
+BOOKINGS = {
+    "booking": None,
+    "confirm": "bookings.confirm_booking",
+    "extend": "bookings.confirm_booking",
+    "cancel": "bookings.cancel_booking",
+    "move": "bookings.cancel_booking",
+    "move_to": "bookings.cancel_booking",
+}
+TAKE_ONLY = {"get": {"confirm", "extend"}, "post": {"booking", "move"}}
+# Of all staff: what is in them depends on further permissions, or is no secret.
+OFFICE = {
+    *("admin:index", "admin:app_list", "admin:jsi18n", "admin:view_on_site"),
+    *("admin:password_change", "admin:password_change_done"),
+}
+# Pages of one model: the permissions for seeing them, of which any is enough, and for sending them.
+MODEL_PAGES = {
+    "changelist": ({"view", "change"}, {"view", "change"}),
+    "add": ({"add"}, {"add"}),
+    "change": ({"view", "change"}, {"change"}),
+    "delete": ({"delete"}, {"delete"}),
+    "history": ({"view", "change"}, {"view", "change"}),
+    "password_change": ({"change"}, {"change"}),
+    "seats": ({"change"}, {"change"}),
+    "confirm": ({"confirm"}, {"confirm"}),
+    "release": ({"release"}, {"release"}),
+    "cancel": ({"cancel"}, {"cancel"}),
+    "export": ({"export"}, {"export"}),
+}
+# What the lifecycle owns nobody adds, edits or deletes, superusers included.
+NOBODY = {
+    ("admin:bookings_booking_add", "get"),
+    ("admin:bookings_booking_add", "post"),
+    ("admin:bookings_booking_delete", "get"),
+    ("admin:bookings_booking_delete", "post"),
+    ("admin:bookings_booking_change", "post"),
+    ("admin:autocomplete", "get"),  # no field is filled in with its help
+}
+
+
+def expected(address: Address, method: str, user: User | None) -> str:
+    """What is to become of that visitor there. Raises LookupError if nobody has decided."""
+    name, is_staff = address.name, user is not None and user.is_staff
+    if name in ANYBODY:
+        return IN
+    if name in NEXT_STEPS:
+        return IN if user and name != "account_confirm_password_reset_code" else LOGIN
+    if name in SIGNED_IN:
+        return IN if user else LOGIN
+    if name in BOOKINGS:
+        if name in TAKE_ONLY[method]:
+            return IN
+        if not (is_staff and user.has_perm("bookings.view_booking")):
+            return HIDDEN
+        needed = BOOKINGS[name]
+        return IN if needed is None or user.has_perm(needed) else FORBIDDEN
+    if name == "admin:login":
+        return IN if is_staff else FORBIDDEN if user else LOGIN
+    if not address.route.startswith("admin/"):
+        raise LookupError(name)
+    if not is_staff:
+        return LOGIN
+    if (name, method) in NOBODY:
+        return FORBIDDEN
+    if name in OFFICE | {"admin:autocomplete"}:
+        return IN
+    if name == "admin/(?P<url>.*)$":
+        return HIDDEN
+    app, model = address.model
+    if name == address.route:  # an old address of the change page, which it leads to
+        return IN
+    page = re.match(rf"admin:\w+?_{model}_(\w+)$", name)[1]
+    verbs = MODEL_PAGES[page][method == "post"]
+    return IN if any(user.has_perm(f"{app}.{verb}_{model}") for verb in verbs) else FORBIDDEN
+
+
+def outcome(response: HttpResponse) -> str:
+    assert response.status_code < 500
+    to = response.headers.get("Location", "")
+    if to.startswith((reverse("account_login"), reverse("admin:login"))):
+        return LOGIN
+    return {403: FORBIDDEN, 404: HIDDEN}.get(response.status_code, IN)
+
+
+@pytest.fixture
+def world(db: None) -> SimpleNamespace:
+    """One of everything, none of it the visitors' own, and the visitors."""
+    owner, slot, appointment = UserFactory(), SlotFactory(rows=1), AppointmentFactory()
+    booking = lifecycle.hold(slot, quantity=1, holder=Holder(user=owner))
+    staff = {name: UserFactory(is_staff=True) for name in GROUPS}
+    for name, user in staff.items():
+        user.groups.add(Group.objects.get(name=name))
+    boss = UserFactory(is_staff=True, is_superuser=True)
+    return SimpleNamespace(
+        visitors={"anonymous": None, "patient": UserFactory(), **staff, "superuser": boss},
+        user=owner,
+        group=Group.objects.first(),
+        doctor=appointment.doctor,
+        show=slot.show,
+        slot=slot,
+        booking=booking,
+        id=owner.pk,
+        doctor_id=appointment.doctor_id,
+        show_id=slot.show_id,
+        slot_id=slot.pk,
+        booking_id=booking.pk,
+        app_label="slots",
+        url="nonsense",
+        content_type_id=ContentType.objects.get_for_model(Slot).pk,
+    )
+
+
+def contents() -> dict[str, str]:
+    """A digest of what there is, table by table."""
+    ours = [apps.get_app_config(app) for app in ("accounts", "slots", "bookings")]
+    tables = [model._meta.db_table for app in ours for model in app.get_models()]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            " UNION ALL ".join(
+                f"SELECT '{table}', md5(string_agg(t::text, '|' ORDER BY t::text)) FROM {table} t"
+                for table in [*tables, "auth_group"]
+            )
+        )
+        return dict(cursor.fetchall())
+
+
+def test_every_address_is_decided() -> None:
+    undecided = []
+    for address in addresses():
+        try:
+            expected(address, "get", None)
+            expected(address, "post", User(is_staff=True, is_superuser=True, is_active=True))
+        except (LookupError, TypeError):
+            undecided.append(address.name)
+    assert undecided == []
+
+
+@pytest.mark.parametrize("address", addresses(), ids=lambda address: address.name)
+def test_each_visitor_is_let_in_or_not(address: Address, world: SimpleNamespace) -> None:
+    """And who is not let in changes nothing."""
+    path = address.path(world)
+    found, wanted, changed = {}, {}, []
+    for who, user in world.visitors.items():
+        client = Client()
+        if user:
+            client.force_login(user)
+            user.refresh_from_db()
+        for method in ("get", "post"):
+            wanted[who, method] = expected(address, method, user)
+            before = contents()
+            found[who, method] = outcome(getattr(client, method)(path))
+            if found[who, method] != IN and contents() != before:
+                changed.append((who, method))
+    assert found == wanted
+    assert changed == []
+
+
+def test_patients_and_staff_without_a_group_have_no_rights(world: SimpleNamespace) -> None:
+    for user in (world.visitors["patient"], UserFactory(is_staff=True)):
+        assert user.get_all_permissions() == set()
