@@ -18,19 +18,25 @@ def lock_seats(slot: Slot, seat_ids: list[int] | None, quantity: int, *, wait: b
     """Locks the seats for a hold. Raises SeatsTaken, InvalidRequest, or TooFew of any n."""
     if seat_ids is None:
         return lock_any(slot, quantity, wait=wait)
-    return _require_named(slot, seat_ids, list(_named(slot, seat_ids).lock()))
+    return _require_named(slot, seat_ids, list(_named(seat_ids).lock()))
 
 
-def _named(slot: Slot, seat_ids: Sequence[int]) -> Any:
-    """Those of the named seats that are free or lapsed in the statement that asks."""
-    return Seat.objects.filter(slot=slot, pk__in=seat_ids).available()
+def _named(seat_ids: Sequence[int]) -> Any:
+    """Those of the named seats that are free or lapsed in the statement that asks.
+
+    Of any slot: with statistics from before this slot had seats, PostgreSQL takes it for a small
+    one, and if it were asked for would look through all of its seats for those few.
+    """
+    return Seat.objects.filter(pk__in=seat_ids).available()
 
 
 def _require_named(slot: Slot, seat_ids: Sequence[int], locked: list[Seat]) -> list[Seat]:
     """The locked seats, if they are all that were named. Raises SeatsTaken, InvalidRequest."""
+    locked = [seat for seat in locked if seat.slot_id == slot.pk]
     if len(locked) == len(seat_ids):
         return locked
-    labels = dict(Seat.objects.filter(slot=slot, pk__in=seat_ids).values_list("pk", "label"))
+    named = Seat.objects.filter(pk__in=seat_ids).values_list("pk", "label", "slot_id")
+    labels = {pk: label for pk, label, slot_id in named if slot_id == slot.pk}
     if len(labels) < len(seat_ids):
         raise InvalidRequest("A seat that was named is not one of this slot.")
     mine = {seat.pk for seat in locked}
@@ -53,7 +59,7 @@ def lock_any(slot: Slot, quantity: int, *, wait: bool) -> list[Seat]:
     seats = []
     if wait:
         candidates = find_candidates(slot, quantity)
-        seats = list(_named(slot, candidates).lock())
+        seats = list(_named(candidates).lock())
     return _top_up(slot, seats, quantity)
 
 
@@ -90,11 +96,11 @@ def lock_swap(
         wanted = seat_ids
     else:
         wanted = find_candidates(slot, quantity) if wait else []
-    named = Q(slot=slot, pk__in=wanted) & SEAT_IS_AVAILABLE
+    named = Q(pk__in=wanted) & SEAT_IS_AVAILABLE
     locked = list(Seat.objects.filter(Q(booking=booking) | named).lock())
     old = [seat for seat in locked if seat.booking_id == booking.pk]
     if seat_ids is not None:
-        new = [seat for seat in locked if seat.pk in seat_ids and seat.slot_id == slot.pk]
+        new = [seat for seat in locked if seat.pk in seat_ids]
         return old, _require_named(slot, seat_ids, new)
     kept = [seat for seat in old if seat.slot_id == slot.pk][:quantity]
     more = [seat for seat in locked if seat.booking_id != booking.pk][: quantity - len(kept)]
