@@ -5,6 +5,7 @@ RACE_ROUNDS makes it run longer, and then at random.
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -301,12 +302,16 @@ class BookingMachine(RuleBasedStateMachine):
     @rule(house=HOUSES, picks=PICKS, blocked=st.booleans())
     def block(self, house: int, picks: set[int], blocked: bool) -> None:
         seats, house = self.pick(house, picks), self.houses[house]
-        is_in_use = any(house.owner[seat] for seat in seats)
-        change = inventory.block_seats if blocked else inventory.unblock_seats
-        self.attempt(SeatsInUse if is_in_use else None, lambda: change(house.row, seat_ids=seats))
-        if not is_in_use:
+        if not blocked:
+            changed = inventory.unblock_seats(house.row, seat_ids=seats)
+            assert changed == len(house.blocked & set(seats))
             house.blocked -= set(seats)
-            house.blocked |= set(seats) if blocked else set()
+            return
+        is_in_use = any(house.owner[seat] for seat in seats)
+        change = partial(inventory.block_seats, house.row, seat_ids=seats)
+        self.attempt(SeatsInUse if is_in_use else None, change)
+        if not is_in_use:
+            house.blocked |= set(seats)
 
     @precondition(lambda self: min(len(house.owner) for house in self.houses) < 5)
     @rule(house=HOUSES)
