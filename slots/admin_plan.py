@@ -4,7 +4,6 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from django.contrib import admin
 from django.db.models import Count, Q
 from django.http import HttpRequest
 from django.urls import reverse
@@ -54,7 +53,7 @@ def load(
     plan = seat_map.load(slot)
     bookings = list(Booking.objects.for_slot(slot)) if may_see_names else []
     for booking in bookings:
-        booking.url = _url(booking)
+        booking.url = reverse("admin:bookings_booking_change", args=[booking.pk])
     if slot.is_numbered:
         _describe(plan, {booking.pk: booking for booking in bookings}, _reasons(slot), chosen)
     counts = plan.counts
@@ -102,13 +101,6 @@ def _describe(
                 elif not cell["is_free"] and (booking := bookings.get(owners[cell["pk"]])):
                     cell["name"] += f": {booking.reference} {booking.name}".rstrip()
                     cell["url"] = booking.url
-
-
-def _url(booking: Booking) -> str:
-    """Its page in the office."""
-    if admin.site.is_registered(Booking):
-        return reverse("admin:bookings_booking_change", args=[booking.pk])
-    return booking.get_absolute_url()
 
 
 def draw_fill(slot: Slot, counts: dict[str, int]) -> SafeString:

@@ -23,7 +23,6 @@ OWN = {name: service for name, service in SERVICES.items() if service["image"] =
 EXAMPLE = (BASE_DIR / ".env.example").read_text()
 KNOWN_SETTINGS = set(re.findall(r"^#?([A-Z_]+)=", EXAMPLE, re.MULTILINE))
 DOCUMENTS = [BASE_DIR / "docs" / name for name in ("operations.md", "system-design.md")]
-FROM_OTHERS = {"send_mails", "DEFAULT_FROM_EMAIL", "EMAIL_URL", "CACHE_URL"}
 
 
 def instructions(name: str) -> list[str]:
@@ -152,7 +151,7 @@ def test_health_check_of_the_image_sees_life_and_death() -> None:
 
 
 def test_services_run_commands_that_exist() -> None:
-    known = set(get_commands()) | FROM_OTHERS
+    known = set(get_commands())
     commands = {name: managed(service.get("command", [])) for name, service in OWN.items()}
     assert commands == {
         "migrate": ["migrate", "check"],
@@ -183,7 +182,7 @@ def test_services_know_no_password_of_their_own() -> None:
 def test_services_get_settings_that_exist() -> None:
     settings = OWN["web"]["environment"]
     assert all(service["environment"] == settings for service in OWN.values())
-    assert set(settings) <= KNOWN_SETTINGS | FROM_OTHERS
+    assert set(settings) <= KNOWN_SETTINGS
     # Unset in .env is unset for the site: gunicorn cannot read WEB_CONCURRENCY="".
     optional = {name for name, value in settings.items() if value is None}
     assert set(settings) - optional == {"DATABASE_URL", "SECRET_KEY", "SITE_URL", "TRUSTED_PROXIES"}
@@ -219,10 +218,10 @@ def test_document_names_files_that_exist(document: Path) -> None:
     assert links
     assert [link for link in links if not (document.parent / link).exists()] == []
     # Of the settings it gives in `KEY=value` lines, and of what it calls with manage.py.
-    known = set(get_commands()) | FROM_OTHERS
+    known = set(get_commands())
     assert set(managed([text])) - known == set()
     given = set(re.findall(r"^(?:Environment=)?([A-Z_]{4,})=", text, re.MULTILINE))
-    assert given - KNOWN_SETTINGS - FROM_OTHERS <= {"POSTGRES_PASSWORD", "MAILTO"}
+    assert given - KNOWN_SETTINGS <= {"POSTGRES_PASSWORD", "MAILTO"}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
