@@ -23,7 +23,7 @@ from bookings.lifecycle import Holder
 from bookings.models import Booking
 from slots.models import Slot
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = pytest.mark.django_db
 
 USERS = "/admin/accounts/user/"
 GROUPS = "/admin/auth/group/"

@@ -29,6 +29,7 @@ make_data_folder(DATA_DIR)
 STATIC_ROOT.mkdir(exist_ok=True)
 
 STORAGES["staticfiles"] = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
+WHITENOISE_AUTOREFRESH = True  # files are looked for when asked for, not all for each test client
 PASSWORD_HASHERS = [
     "django.contrib.auth.hashers.MD5PasswordHasher",
     "django.contrib.auth.hashers.PBKDF2PasswordHasher",  # what a site in another process reads

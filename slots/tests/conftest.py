@@ -1,3 +1,2 @@
-"""For the tests of this application: mails go into the queue, as on the site."""
-
+from booking_site.tests.database import quick_flush  # noqa: F401
 from booking_site.tests.mails import mails_are_queued  # noqa: F401
