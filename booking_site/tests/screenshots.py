@@ -128,7 +128,9 @@ def main() -> None:
             browser = playwright.chromium.launch(executable_path=path, args=chromium.ARGUMENTS)
             url = f"http://127.0.0.1:{port}"
             password = (data_dir / "demo_password").read_text()
-            logins = {who: log_in(browser, url, who, password) for who in ("patient", "admin", "desk")}
+            logins = {
+                who: log_in(browser, url, who, password) for who in ("patient", "admin", "desk")
+            }
             for scheme in ("light", "dark"):
                 for size in SIZES:
                     options = {"base_url": url, "color_scheme": scheme, **device(size)}
