@@ -347,9 +347,6 @@ class BookingAdmin(ExportMixin, admin.ModelAdmin):
     import_export_change_list_template = "admin/bookings/booking/change_list.html"
     change_form_template = "admin/bookings/booking/change_form.html"
 
-    class Media:
-        css = {"all": ["css/office.css"]}
-
     def get_queryset(self, request: HttpRequest) -> BookingQuerySet:
         return Booking.objects.for_page().select_related("user").order_by("-created_at", "id")
 

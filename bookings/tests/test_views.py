@@ -730,12 +730,13 @@ def test_list_says_what_can_be_done_with_each(client: Client) -> None:
             (f"{held.get_absolute_url()}cancel", "Give it back"),
         ],
         coming.reference: [
-            (coming.get_absolute_url(), "See"),
+            (coming.get_absolute_url(), "Details"),
+            (f"{coming.get_absolute_url()}move", "Choose another date"),
             (f"{coming.get_absolute_url()}cancel", "Cancel"),
         ],
-        begun.reference: [(begun.get_absolute_url(), "See")],
+        begun.reference: [(begun.get_absolute_url(), "Details")],
         over.reference: [
-            (over.get_absolute_url(), "See"),
+            (over.get_absolute_url(), "Details"),
             (over.slot.show.get_absolute_url(), "Book again"),
         ],
         cancelled.reference: [

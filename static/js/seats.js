@@ -17,7 +17,7 @@
     const picked = document.getElementById('picked')
     if (!picked) return
     const labels = seats().filter((seat) => seat.checked).map(label)
-    let text = `Choose up to ${grid().dataset.most} seats.`
+    let text = picked.dataset.prompt
     if (labels.length) text = `${labels.length} ${labels.length === 1 ? 'seat' : 'seats'}: ${labels.join(', ')}`
     if (picked.textContent !== text) picked.textContent = text
   }
@@ -65,7 +65,7 @@
     notice.textContent = ''
     if (seats().filter((seat) => seat.checked).length > most) {
       target.checked = false
-      notice.textContent = `You can book up to ${most} seats at once. To have ${label(target)}, give up another one first.`
+      notice.textContent = `You can choose up to ${most} seats. To have ${label(target)}, give up another one first.`
     }
     sum()
   })
