@@ -183,7 +183,7 @@ def test_plan_shows_what_others_take_and_says_so_of_a_chosen_seat(page: Page) ->
     seat(page, "A1").click()
     seat(page, "A2").click()
     lifecycle.hold(slot, seat_ids=[slot.seats.get(label="A1").pk])
-    expect(seat(page, "A1")).to_have_attribute("data-state", "RESERVED")
+    expect(seat(page, "A1")).to_have_attribute("data-state", "RESERVED", timeout=10_000)
     expect(page.locator("#seat-notice")).to_have_text("A1 has just been taken.")
     expect(seat(page, "A2").locator("input")).to_be_checked()
     expect(page.locator("#picked")).to_have_text("1 seat: A2")
