@@ -61,6 +61,11 @@ class AccountAdapter(DefaultAccountAdapter):
     def send_mail(self, template_prefix: str, email: str, context: dict[str, Any]) -> None:
         super().send_mail(template_prefix, email, context | {"site_url": settings.SITE_URL})
 
+    def render_mail(self, *args: Any, **options: Any) -> Any:
+        mail = super().render_mail(*args, **options)
+        mail.extra_headers["Auto-Submitted"] = "auto-generated"
+        return mail
+
     def authenticate(self, request: HttpRequest, **credentials: Any) -> User | None:
         """An inactive user with the right password learns no more than anybody with a wrong one."""
         user = super().authenticate(request, **credentials)

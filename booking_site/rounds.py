@@ -1,13 +1,13 @@
 """Commands of housekeeping: once, for cron, or in rounds until they are told to stop."""
 
 import argparse
-import logging
 import math
 import signal
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error, connection
+from psycopg.errors import UndefinedTable
 
 from booking_site.stop_signal import StopSignal, stop_signal
 
@@ -48,7 +48,7 @@ class RoundsCommand(BaseCommand):
         )
 
     def handle(self, *, loop: bool, interval: float, **options: Any) -> None:
-        logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # what it warns of, we say
+        without_pool()
         with stop_signal(signal.SIGTERM, signal.SIGINT) as stop:
             if loop:
                 self._run_for_ever(stop, interval, **options)
@@ -86,9 +86,18 @@ class RoundsCommand(BaseCommand):
         self.stdout.flush()  # a log file or a pipe shows it now
 
 
+def without_pool() -> None:
+    """Connects without a pool from now on: a command needs one connection, and a pool would hide
+    why it cannot be had.
+    """
+    connection.settings_dict["OPTIONS"].pop("pool", None)
+
+
 def describe(failure: Exception) -> str:
     """One sentence."""
     reason = str(failure).strip().partition("\n")[0].rstrip(".")
+    if isinstance(failure.__cause__, UndefinedTable):
+        return f"The database lacks a table ({reason}): run manage.py migrate."
     if isinstance(failure, Error):
         return f"The database failed: {reason}."
     return f"{reason}."

@@ -174,7 +174,7 @@ def prepare() -> None:
     try:
         call_command("migrate", verbosity=0, interactive=False)
         if connection.settings_dict.get("DATA_DIR"):
-            call_command("load_demo")
+            call_command("load_demo", verbosity=0)
     except Error as error:
         fail(f"the database cannot be used: {' '.join(str(error).split())}")
     finally:

@@ -86,6 +86,7 @@ def read_email_url() -> dict[str, Any]:
             config["EMAIL_FILE_PATH"] = "/" + config["EMAIL_FILE_PATH"].lstrip("/")
         else:
             is_usable = url == "consolemail://"
+            config["EMAIL_BACKEND"] = "booking_site.console.EmailBackend"
         if is_usable and not parts.query and not parts.fragment:
             return config
     except (ValueError, ImproperlyConfigured):
@@ -134,7 +135,15 @@ def read_secret_key(data_dir: Path) -> str:
 DATA_DIR = Path(env.str("DATA_DIR", "") or default_data_dir(BASE_DIR, "run")).absolute()
 DATABASE_URL = env.str("DATABASE_URL", "")
 
-DEBUG = read("DEBUG", env.bool, False, lambda _: True, "on or off")
+_switch = {"on": True, "true": True, "yes": True, "1": True}
+_switch |= {"off": False, "false": False, "no": False, "0": False}
+DEBUG = read(
+    "DEBUG",
+    lambda name: _switch.get(env.str(name).lower()),
+    False,
+    lambda value: value is not None,
+    "on or off",
+)
 SECRET_KEY = env.str("SECRET_KEY", "")
 if not SECRET_KEY:
     if DATABASE_URL:

@@ -73,7 +73,8 @@ class BookingResource(Resource):
         return _iso(booking.slot.starts_at, booking)
 
     def dehydrate_seats(self, booking: Booking) -> str:
-        return ", ".join(booking.labels)
+        """The names of numbered seats; those of places are nobody's business."""
+        return ", ".join(booking.labels) if booking.slot.is_numbered else ""
 
     def dehydrate_why(self, booking: Booking) -> str:
         if booking.reason:

@@ -654,4 +654,4 @@ class TestCommand:
             DJANGO_SETTINGS_MODULE="booking_site.tests.settings",  # without a pool, which waits
         )
         assert (code, out, len(err)) == (1, [], 1)
-        assert err[0].startswith("CommandError: The database could not be checked: ")
+        assert err[0].startswith("CommandError: Nothing could be checked. The database failed: ")

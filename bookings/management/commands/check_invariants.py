@@ -1,11 +1,11 @@
 """Recounts everything a bug could break. Reads only, locks nothing: safe beside live traffic."""
 
-import logging
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 from django.db import Error
 
+from booking_site.rounds import describe, without_pool
 from bookings import invariants
 
 
@@ -17,13 +17,12 @@ class Command(BaseCommand):
     requires_system_checks = []
 
     def handle(self, *args: Any, **options: Any) -> None:
-        logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # what it warns of, we say
+        without_pool()
         try:
             with invariants.snapshot():
                 breaches, counted = invariants.check()
         except Error as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise CommandError(f"The database could not be checked: {reason}") from error
+            raise CommandError(f"Nothing could be checked. {describe(error)}") from error
 
         for breach in breaches:
             self.stdout.write(f"{breach.invariant.name}: {breach.invariant.fact} But:")

@@ -4,6 +4,7 @@ import secrets
 from contextlib import suppress
 from datetime import datetime, time, timedelta
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from django.conf import settings
@@ -47,7 +48,7 @@ DOCTORS = [
     ),
 ]
 LOGINS = [
-    ("Staff", "admin@example.org"),
+    ("Office", "admin@example.org"),
     ("Front desk", "desk@example.org"),
     ("Patient", "patient@example.org"),
 ]
@@ -56,8 +57,10 @@ LOGINS = [
 class Command(BaseCommand):
     help = "Loads demo data and three demo logins, once: into a database without users."
 
-    def handle(self, **options: object) -> None:
+    def handle(self, **options: Any) -> None:
         if User.objects.exists():
+            if options["verbosity"]:
+                self.stdout.write("There are users already, so no demo data was loaded.")
             return
         # The users come last: killed before them, this runs again, and goes on where it was.
         if not (Doctor.objects.exists() or Show.objects.exists()):
