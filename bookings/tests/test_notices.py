@@ -96,7 +96,8 @@ Reference: {booking.reference}
 Your booking:
 https://book.example.org/bookings/{booking.pk}/
 
-You cannot come? Cancel the booking here; you are asked once more before anything happens:
+You cannot come? There you can choose another date. Or cancel the booking here; you are asked
+once more before anything happens:
 https://book.example.org/bookings/{booking.pk}/cancel
 
 Whoever has these addresses can see and cancel the booking: keep this mail to yourself.
@@ -129,8 +130,11 @@ Reference: {booking.reference}
 Your booking:
 https://book.example.org/bookings/{booking.pk}/
 
-You cannot come? Cancel the booking here; you are asked once more before anything happens:
+You cannot come? There you can choose another time. Or cancel the booking here; you are asked
+once more before anything happens:
 https://book.example.org/bookings/{booking.pk}/cancel
+
+The booking is in an account: log in to open these pages.
 
 --
 Holdfast
