@@ -142,7 +142,9 @@
 
   // A hall wider than the screen begins in the middle, where the stage is.
   const hall = document.getElementById('hall-scroll')
-  if (hall) hall.scrollLeft = (hall.scrollWidth - hall.clientWidth) / 2
+  // Of a hall much wider than the screen the middle is shown first; of others the first seats.
+  const over = hall ? hall.scrollWidth - hall.clientWidth : 0
+  if (over > hall?.clientWidth / 3) hall.scrollLeft = over / 2
 
   // Back and forward may bring old ticks with them.
   window.addEventListener('pageshow', sum)
