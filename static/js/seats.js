@@ -140,9 +140,8 @@
   window.addEventListener('resize', hint)
   hint()
 
-  // A hall wider than the screen begins in the middle, where the stage is.
+  // A hall much wider than the screen begins in the middle, where the stage is; others at their edge.
   const hall = document.getElementById('hall-scroll')
-  // Of a hall much wider than the screen the middle is shown first; of others the first seats.
   const over = hall ? hall.scrollWidth - hall.clientWidth : 0
   if (over > hall?.clientWidth / 3) hall.scrollLeft = over / 2
 
