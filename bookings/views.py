@@ -33,19 +33,28 @@ def load_booking(request: HttpRequest, booking_id: uuid.UUID, *, to: str | None 
     has its address, and staff who may view bookings see all. To everybody else there is no such
     booking. One query, and for staff those of their permissions.
 
-    What is not one's own is changed by those alone who may do so: `to` confirm or cancel (and who
-    may take its seats away may give it others). Raises Http404, PermissionDenied.
+    What is not their own staff change only if they may do so: `to` confirm or cancel (and who may
+    take its seats away may give it others). That goes for a guest's as well, since the office's
+    lists are full of addresses. Raises Http404, PermissionDenied.
     """
     booking = Booking.objects.for_page().filter(pk=booking_id).first()
     if booking is None:
         raise Http404("There is no such booking.")
-    if booking.user_id in (None, request.user.pk):
+    if _is_own(request, booking):
         return booking
-    if not is_staff_who_may(request, "view"):
+    if booking.user_id and not is_staff_who_may(request, "view"):
         raise Http404("There is no such booking.")
-    if to and not is_staff_who_may(request, to):
+    if to and request.user.is_staff and not is_staff_who_may(request, to):
         raise PermissionDenied
     return booking
+
+
+def _is_own(request: HttpRequest, booking: Booking) -> bool:
+    """Whether it is this user's, or a guest's who booked in this browser."""
+    if booking.user_id:
+        return booking.user_id == request.user.pk
+    key = browser.holder_of(request).session_key
+    return key != "" and key == booking.session_key
 
 
 def is_staff_who_may(request: HttpRequest, verb: str) -> bool:
