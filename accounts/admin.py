@@ -19,6 +19,7 @@ from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.views.generic import RedirectView
 
 from accounts import views
 from accounts.models import User
@@ -29,6 +30,8 @@ from bookings.models import Booking
 # One login for all, so that its limits count here too; and one way out.
 admin.site.login = secure_admin_login(admin.site.login)
 admin.site.logout = views.logout
+# And one page to change one's password: with limits on guessing the old one, and a mail about it.
+admin.site.password_change = RedirectView.as_view(pattern_name="account_change_password")
 # The address stands with the user; a second place to change it would contradict the first.
 admin.site.unregister(EmailAddress)
 admin.site.unregister(Group)

@@ -347,6 +347,14 @@ def test_page_of_an_account_links_to_its_bookings(client: Client, boss: User) ->
     assert (user.email in html, "to come" in html) == (True, False)
 
 
+def test_own_password_is_changed_on_the_page_with_limits(client: Client, boss: User) -> None:
+    for answer in (
+        client.get("/admin/password_change/"),
+        client.post("/admin/password_change/", {"old_password": "a guess"}),
+    ):
+        assert (answer.status_code, answer["Location"]) == (302, "/accounts/password/change/")
+
+
 @pytest.mark.parametrize("size", [1, 5])
 def test_list_of_accounts_costs_the_same_at_any_size(
     client: Client, boss: User, django_assert_num_queries: DjangoAssertNumQueries, size: int
