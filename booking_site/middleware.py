@@ -1,4 +1,4 @@
-"""Around every page: health, one line in the log, what may be kept, no database."""
+"""Around every page: health, a line in the log, what is kept, an answer if the database is away."""
 
 import ipaddress
 import logging

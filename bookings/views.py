@@ -62,6 +62,11 @@ def is_staff_who_may(request: HttpRequest, verb: str) -> bool:
     return user.is_staff and user.has_perm(f"bookings.{verb}_booking")
 
 
+def _is_staff_of_others(request: HttpRequest, booking: Booking) -> bool:
+    """Whether they may cancel it for the office. With what is their own, staff are patients."""
+    return is_staff_who_may(request, "cancel") and not _is_own(request, booking)
+
+
 @require_post
 @never_cache
 def hold(request: HttpRequest, slot_id: int) -> HttpResponse:
@@ -168,7 +173,7 @@ def cancel(request: HttpRequest, booking_id: uuid.UUID) -> HttpResponse:
         return render(request, "bookings/cancel.html", _booking_context(request, booking))
     try:
         actor = browser.holder_of(request)
-        by_staff = is_staff_who_may(request, "cancel")
+        by_staff = _is_staff_of_others(request, booking)
         lifecycle.cancel(booking, actor=actor, by_staff=by_staff)
     except SlotBusy:
         raise
@@ -359,8 +364,8 @@ def _booking_context(request: HttpRequest, booking: Booking) -> dict[str, Any]:
         context["refresh_after"] = seconds + 2
         context["can_extend"] = cap - booking.expires_at > timedelta(seconds=1)
     elif booking.state == Booking.Status.CONFIRMED:
-        may_cancel = is_staff_who_may(request, "cancel")
-        context["can_cancel"] = booking.now < slot.starts_at or may_cancel
+        by_staff = _is_staff_of_others(request, booking)
+        context["can_cancel"] = booking.now < slot.starts_at or by_staff
         context["can_move"] = _can_move(booking)
         context["is_over"] = booking.now >= slot.ends_at
     return context

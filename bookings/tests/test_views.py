@@ -11,12 +11,14 @@ from django.http import HttpResponse
 from django.test import Client, override_settings
 from django.utils import timezone
 
+from accounts.models import User
 from booking_site.tests.factories import (
     AppointmentFactory,
     SlotFactory,
     StaffFactory,
     UserFactory,
 )
+from booking_site.tests.mails import queued_mails
 from bookings import browser, lifecycle
 from bookings.lifecycle import Holder, SlotBusy
 from bookings.models import Booking
@@ -649,9 +651,43 @@ def test_begun_booking_cannot_be_cancelled_except_by_staff(client: Client, hall:
     html = page_of(client.post(url), 409)
     assert alert_of(html) == "It has begun, so it can no longer be cancelled here."
     assert 'id="cancel"' not in html
-    log_in("staff", client)
-    assert client.post(url).status_code == 303
+    desk = Client()
+    log_in("staff", desk)
+    assert 'id="cancel"' in page_of(desk.get(url))
+    assert desk.post(url).status_code == 303
     assert status_of(booking) == "CANCELLED"
+
+
+@pytest.mark.parametrize("whose", ["own", "a guest's", "a user's"])
+def test_mail_says_that_staff_cancelled_only_what_is_not_their_own(
+    client: Client, hall: Slot, whose: str
+) -> None:
+    log_in("staff", client)
+    clerk = User.objects.get(email="desk@example.org")
+    holder = {
+        "own": Holder(user=clerk),
+        "a guest's": Holder(session_key="another browser"),
+        "a user's": Holder(user=UserFactory()),
+    }[whose]
+    booking = lifecycle.confirm(lifecycle.hold(hall, quantity=1, holder=holder), **DETAILS)
+    assert client.post(f"{booking.get_absolute_url()}cancel").status_code == 303
+    said = queued_mails()[-1].body
+    assert ("as you asked" in said, "had to be cancelled" in said) == (
+        whose == "own",
+        whose != "own",
+    )
+
+
+def test_own_booking_that_has_begun_is_not_cancelled_by_staff_either(
+    client: Client, hall: Slot
+) -> None:
+    log_in("staff", client)
+    booking = lifecycle.confirm(hold_in_browser(client, hall, "A1"), **DETAILS)
+    Slot.objects.filter(pk=hall.pk).update(starts_at=timezone.now() - timedelta(minutes=5))
+    url = f"{booking.get_absolute_url()}cancel"
+    assert "Nothing to cancel" in page_of(client.get(url))
+    assert client.post(url).status_code == 409
+    assert status_of(booking) == "CONFIRMED"
 
 
 def test_booking_of_a_slot_called_off_says_so(client: Client, hall: Slot) -> None:
