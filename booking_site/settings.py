@@ -335,6 +335,9 @@ ACCOUNT_RATE_LIMITS = {
     "confirm_code": f"30/5m/ip,{CODE_TRIES}/{CODE_SECONDS}s/key",  # codes tried; key: one code
     "change_password": "5/5m/user",
     "reauthenticate": "5/5m/user",
+    # Bookings that name one address (key), which may be a stranger's. None for each network
+    # address: a whole clinic, or a queue for tickets, may have one.
+    "mail_booking": "10/h/key",
 }
 # The limits count here: one count for all web processes. Its table comes with a migration.
 CACHES = {

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from datetime import timedelta
 from typing import Any
 
+from allauth.core import ratelimit
 from django.conf import settings
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
@@ -26,6 +27,10 @@ from slots.models import FEW_LEFT, Slot
 from slots.views import DATES_A_PAGE, load_slot, paginate, render_slot, slot_context
 
 BOOKINGS_A_PAGE = 20  # of a person's list
+MAILED_TOO_OFTEN = (
+    "This e-mail address has been sent very many bookings within an hour. Log in with it, use "
+    "another one, or try again in an hour."
+)
 
 
 def load_booking(request: HttpRequest, booking_id: uuid.UUID, *, to: str | None = None) -> Booking:
@@ -134,7 +139,11 @@ def confirm(request: HttpRequest, booking_id: uuid.UUID) -> HttpResponse:
     booking = load_booking(request, booking_id, to="confirm")
     form = DetailsForm(request.POST)
     details = form.cleaned_data if form.is_valid() else {}
-    if booking.state == Booking.Status.PENDING and not details:
+    is_pending = booking.state == Booking.Status.PENDING
+    if is_pending and details and _is_mailed_too_often(request, details["email"]):
+        form.refuse("email", MAILED_TOO_OFTEN)
+        details = {}
+    if is_pending and not details:
         return _render_booking(request, booking, form=form, status=400)
     try:
         lifecycle.confirm(booking, **details, actor=browser.holder_of(request))
@@ -143,6 +152,19 @@ def confirm(request: HttpRequest, booking_id: uuid.UUID) -> HttpResponse:
     except BookingError as refusal:
         return _refuse_change(request, booking_id, refusal, form=form)
     return _see(booking)
+
+
+def _is_mailed_too_often(request: HttpRequest, email: str) -> bool:
+    """Whether that address gets no more mails on the word of others: they may not be its owner.
+
+    Counts this one, unless it is for staff or the user's own, confirmed address.
+    """
+    user, email = request.user, email.lower()
+    if user.is_staff:
+        return False
+    if user.is_authenticated and user.emailaddress_set.filter(email=email, verified=True).exists():
+        return False
+    return not ratelimit.consume(request, action="mail_booking", key=email)
 
 
 @require_post
@@ -213,6 +235,8 @@ def move_to(request: HttpRequest, booking_id: uuid.UUID, slot_id: int) -> HttpRe
         if booking.state != Booking.Status.CONFIRMED:
             raise WrongState("Only a confirmed booking can be moved to another date.")
         wish = _wish_to_move(form, booking, slot)
+        if booking.email and _is_mailed_too_often(request, booking.email):
+            raise WrongState(MAILED_TOO_OFTEN)
         lifecycle.reschedule(booking, slot=slot, **wish, actor=browser.holder_of(request))
     except SlotBusy:
         raise

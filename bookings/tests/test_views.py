@@ -697,6 +697,74 @@ def test_booking_of_a_slot_called_off_says_so(client: Client, hall: Slot) -> Non
     assert "This was called off, so the booking was cancelled." in text_of(html)
 
 
+# ── mail to strangers ─────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def stalls() -> Slot:
+    return SlotFactory(places=20)
+
+
+def book_for(client: Client, slot: Slot, email: str) -> tuple[Booking, HttpResponse]:
+    """Holds and confirms; returns the booking and the answer to the confirmation."""
+    client.post(f"/slots/{slot.pk}/hold", {"quantity": "1"})
+    booking = Booking.objects.latest("created_at")
+    return booking, client.post(f"{booking.get_absolute_url()}confirm", DETAILS | {"email": email})
+
+
+def test_stranger_is_not_flooded_with_mail_and_the_hold_stays(stalls: Slot) -> None:
+    for spelling in ["Victim@example.org", "victim@example.org"] * 5:
+        client = Client()
+        booking, answer = book_for(client, stalls, spelling)
+        assert answer.status_code == 303
+        client.post(f"{booking.get_absolute_url()}cancel")
+    assert len(queued_mails()) == 20
+    client = Client()
+    booking, answer = book_for(client, stalls, "VICTIM@example.org")
+    html = page_of(answer, 400)
+    assert text_of(html).count("This e-mail address has been sent very many bookings") == 1
+    assert re.findall(r'<input[^>]* name="(\w+)"[^>]* autofocus', html) == ["email"]
+    assert (status_of(booking), len(queued_mails())) == ("PENDING", 20)
+    other = client.post(f"{booking.get_absolute_url()}confirm", DETAILS)
+    assert (other.status_code, status_of(booking)) == (303, "CONFIRMED")
+
+
+def test_stranger_is_not_flooded_by_moving_a_booking(client: Client, stalls: Slot) -> None:
+    other = SlotFactory(show=stalls.show, starts_at=stalls.starts_at + timedelta(days=1))
+    booking, _ = book_for(client, stalls, "victim@example.org")
+    url = f"{booking.get_absolute_url()}move/"
+    codes = [client.post(f"{url}{to.pk}").status_code for to in [other, stalls] * 5]
+    assert codes == [303] * 9 + [409]
+    assert len(queued_mails()) == 10
+    assert Booking.objects.get().slot == other
+
+
+@pytest.mark.parametrize("who", ["staff", "the owner"])
+def test_staff_and_the_owner_of_an_address_book_without_a_limit(
+    client: Client, stalls: Slot, who: str
+) -> None:
+    if who == "staff":
+        log_in("staff", client)
+    else:
+        client.force_login(UserFactory(email="ada@example.org"))
+    for _ in range(11):
+        booking, answer = book_for(client, stalls, "Ada@example.org")
+        assert answer.status_code == 303
+        client.post(f"{booking.get_absolute_url()}cancel")
+
+
+def test_owner_of_an_address_that_is_not_confirmed_is_a_stranger(
+    client: Client, stalls: Slot
+) -> None:
+    client.force_login(UserFactory(email="ada@example.org", confirmed=False))
+    codes = []
+    for _ in range(11):
+        booking, answer = book_for(client, stalls, "ada@example.org")
+        codes.append(answer.status_code)
+        client.post(f"{booking.get_absolute_url()}cancel")
+    assert codes == [303] * 10 + [400]
+
+
 # ── the list ──────────────────────────────────────────────────────────────────────────────────────
 
 
