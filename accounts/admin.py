@@ -1,30 +1,37 @@
 """Accounts and groups in the office. Nobody gives, or takes over, rights that they do not have."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from allauth.account.admin import EmailAddress
 from allauth.account.decorators import secure_admin_login
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
+from django.contrib.admin.actions import delete_selected as django_delete_selected
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.forms import AdminUserCreationForm
 from django.contrib.auth.models import Group, Permission
 from django.db import transaction
 from django.db.models import Count, ManyToManyField, Q, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.views.generic import RedirectView
 
 from accounts import views
 from accounts.models import User
+from bookings import lifecycle
+from bookings.errors import BookingError
 from bookings.models import Booking
 
 # One login for all, so that its limits count here too; and one way out.
 admin.site.login = secure_admin_login(admin.site.login)
 admin.site.logout = views.logout
+# And one page to change one's password: with limits on guessing the old one, and a mail about it.
+admin.site.password_change = RedirectView.as_view(pattern_name="account_change_password")
 # The address stands with the user; a second place to change it would contradict the first.
 admin.site.unregister(EmailAddress)
 admin.site.unregister(Group)
@@ -67,6 +74,7 @@ class UserAdmin(DjangoUserAdmin):
     list_filter = ("is_active", "is_staff", "is_superuser", "groups")
     search_fields = ("email", "name")
     show_full_result_count = False
+    actions = ["delete_selected"]
     filter_horizontal = ("groups", "user_permissions")
     fieldsets = (
         (None, {"fields": ("email", "name", "password", "bookings")}),
@@ -135,14 +143,29 @@ class UserAdmin(DjangoUserAdmin):
             obj.set_address(confirmed=False)
 
     def delete_model(self, request: HttpRequest, obj: User) -> None:
-        self.delete_queryset(request, User.objects.filter(pk=obj.pk))
+        lifecycle.delete_users(User.objects.filter(pk=obj.pk))
 
-    @transaction.atomic
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
-        """Their past bookings become a guest's, whose idempotency keys may be the same."""
-        for user in queryset:
-            user.bookings.update(idempotency_key=None)
-        queryset.delete()
+        lifecycle.delete_users(queryset)
+
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict | None = None
+    ) -> HttpResponse:
+        delete = super().delete_view
+        return self._or_refuse(request, lambda: delete(request, object_id, extra_context))
+
+    @admin.action(permissions=["delete"], description="Delete selected %(verbose_name_plural)s")
+    def delete_selected(self, request: HttpRequest, queryset: QuerySet) -> HttpResponse | None:
+        return self._or_refuse(request, lambda: django_delete_selected(self, request, queryset))
+
+    def _or_refuse(self, request: HttpRequest, delete: Callable[[], Any]) -> Any:
+        """Deletes; or nothing, and says why: they have booked since the page was looked at."""
+        try:
+            with transaction.atomic():
+                return delete()
+        except BookingError as refusal:
+            self.message_user(request, str(refusal), messages.ERROR)
+        return redirect(request.get_full_path())
 
     @admin.display(description="Bookings")
     def bookings(self, user: User) -> SafeString:

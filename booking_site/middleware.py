@@ -1,4 +1,4 @@
-"""Around every page: health, one line in the log, and an answer when the database is away."""
+"""Around every page: health, a line in the log, what is kept, an answer if the database is away."""
 
 import ipaddress
 import logging
@@ -10,6 +10,7 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
+from django.utils.cache import add_never_cache_headers
 from django_guid import get_guid
 
 from booking_site.database import forget_lost_connections
@@ -103,6 +104,22 @@ class DatabaseAwayMiddleware:
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
         return answer_unavailable(error)
+
+
+class PrivatePagesMiddleware:
+    """No browser keeps the pages of who is signed in: after logging out, Back shows no name.
+
+    Whoever has a session counts as signed in, so that it costs no query to ask.
+    """
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self.get_response(request)
+        if request.COOKIES.get(settings.SESSION_COOKIE_NAME):
+            add_never_cache_headers(response)
+        return response
 
 
 def answer_unavailable(error: BaseException | None) -> HttpResponse | None:

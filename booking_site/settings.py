@@ -217,6 +217,7 @@ MIDDLEWARE = [
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "csp.middleware.CSPMiddleware",
+    "booking_site.middleware.PrivatePagesMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -343,6 +344,9 @@ ACCOUNT_RATE_LIMITS = {
     "confirm_code": f"30/5m/ip,{CODE_TRIES}/{CODE_SECONDS}s/key",  # codes tried; key: one code
     "change_password": "5/5m/user",
     "reauthenticate": "5/5m/user",
+    # Bookings that name one address (key), which may be a stranger's. None for each network
+    # address: a whole clinic, or a queue for tickets, may have one.
+    "mail_booking": "10/h/key",
 }
 # The limits count here: one count for all web processes. Its table comes with a migration.
 CACHES = {

@@ -57,6 +57,15 @@ class SlotClosed(BookingError):
     message = "This can no longer be booked or changed."
 
 
+class AccountGone(WrongState):
+    """Somebody has deleted the account while it was booking."""
+
+    message = (
+        "Your account has just been deleted, so nothing was booked. Book as a guest, or log in "
+        "with another account."
+    )
+
+
 class KeyReused(BookingError):
     code = "key_reused"
     message = "This idempotency key was used for another request. Use a new one."

@@ -112,3 +112,8 @@ class DetailsForm(forms.Form):
         super().full_clean()
         for field in list(self.errors)[:1]:
             self.fields[field].widget.attrs["autofocus"] = True
+
+    def refuse(self, field: str, message: str) -> None:
+        """Another mistake, found by what only the view knows."""
+        self.add_error(field, message)
+        self.fields[field].widget.attrs["autofocus"] = True

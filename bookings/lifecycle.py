@@ -25,7 +25,8 @@ The lock protocol (DESIGN.md gives the reasons):
  9. The same request twice is the same booking: on a refusal with a key, the key is looked up first.
 10. A transition that a patient is told of queues its mail as its last step, in its own transaction.
 
-Beside it, `adopt` gives a guest's bookings to the user who has signed in: status and seats stay.
+Beside it, `adopt` gives a guest's bookings to the user who has signed in, and `delete_users` leaves
+those of an account to nobody: status and seats stay.
 """
 
 import hashlib
@@ -40,6 +41,7 @@ from typing import Any, TypeVar
 
 from django.conf import settings
 from django.db import IntegrityError, InternalError, OperationalError, connection, transaction
+from django.db.models import QuerySet
 from django.db.models.functions import Now
 from psycopg import errors as postgres
 from psycopg_pool import PoolTimeout
@@ -48,6 +50,7 @@ from accounts.models import User
 from booking_site.database import bound_waiting
 from bookings import notices, refusals
 from bookings.errors import (
+    AccountGone,
     BookingError,
     BrokenInvariant,
     HoldExpired,
@@ -111,7 +114,8 @@ def hold(
 
     Locks the seats it takes. Seven queries, BEGIN and COMMIT included; two more for a holder who is
     known, to count what is held.
-    Raises InvalidRequest, SeatsTaken, SoldOut, SlotClosed, TooManyHolds, KeyReused, SlotBusy.
+    Raises InvalidRequest, SeatsTaken, SoldOut, SlotClosed, TooManyHolds, KeyReused, AccountGone,
+    SlotBusy.
     """
     seat_ids, quantity = _check_request(seat_ids, quantity)
     details = {"name": name, "email": email, "phone": phone}
@@ -387,7 +391,7 @@ def reschedule(
     return _reload(booking)
 
 
-# ── adopt ─────────────────────────────────────────────────────────────────────────────────────────
+# ── adopt, delete_users ───────────────────────────────────────────────────────────────────────────
 
 
 def adopt(user: User, session_key: str) -> int:
@@ -398,7 +402,8 @@ def adopt(user: User, session_key: str) -> int:
 
     Locks the holder, so that no hold of theirs with such a key comes in between, then the bookings
     in id order, and no seats: whoever has a booking waits for seats only, so no circle can form.
-    Seven queries, BEGIN and COMMIT included; five if there is nothing. Raises SlotBusy.
+    Seven queries, BEGIN and COMMIT included; five if there is nothing. Raises AccountGone
+    and SlotBusy.
     """
     if not session_key:
         return 0
@@ -421,6 +426,25 @@ def adopt(user: User, session_key: str) -> int:
         return sum(state in owning for state in states.values())
 
     return _transact(attempt)
+
+
+def delete_users(users: QuerySet[User]) -> None:
+    """Deletes accounts with nothing to come; their past bookings are nobody's then, and give up
+    their idempotency keys, which a guest may have used as well.
+
+    All of them or none, also within a transaction of the admin's. Locks the holders in id order, so
+    that they hold and adopt nothing meanwhile, then the users. Raises WrongState, SlotBusy.
+    """
+    with _translated(), transaction.atomic():
+        bound_waiting()
+        users = User.objects.filter(pk__in=[user.pk for user in users]).order_by("pk")
+        for user in users:
+            _lock_holder(Holder(user=user))
+        list(users.select_for_update().values_list("pk"))
+        if kept := users.filter(pk__in=Booking.objects.to_come().values("user")).first():
+            raise WrongState(f"Nothing was deleted: {kept.email} has bookings to come.")
+        Booking.objects.filter(user__in=users).update(idempotency_key=None)
+        users.delete()
 
 
 # ── expire_due, cancel_slot ───────────────────────────────────────────────────────────────────────
@@ -544,6 +568,7 @@ def _with_seats(
 CONSTRAINT_ERRORS: dict[str, type[BookingError]] = {
     "booking_key_is_unique_for_user": KeyReused,
     "booking_key_is_unique_among_guests": KeyReused,
+    "bookings_booking_user_id_834dfc23_fk_accounts_user_id": AccountGone,  # as migrated
     "booking_reference_is_unique": SlotBusy,  # one in a million million: try another name
 }
 # Waiting took too long, or would never have ended. A lost connection is not among them: lost

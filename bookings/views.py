@@ -7,6 +7,7 @@ from collections.abc import Collection
 from datetime import timedelta
 from typing import Any
 
+from allauth.core import ratelimit
 from django.conf import settings
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
@@ -26,6 +27,10 @@ from slots.models import FEW_LEFT, Slot
 from slots.views import DATES_A_PAGE, load_slot, paginate, render_slot, slot_context
 
 BOOKINGS_A_PAGE = 20  # of a person's list
+MAILED_TOO_OFTEN = (
+    "This e-mail address has been sent very many bookings within an hour. Log in with it, use "
+    "another one, or try again in an hour."
+)
 
 
 def load_booking(request: HttpRequest, booking_id: uuid.UUID, *, to: str | None = None) -> Booking:
@@ -33,24 +38,38 @@ def load_booking(request: HttpRequest, booking_id: uuid.UUID, *, to: str | None 
     has its address, and staff who may view bookings see all. To everybody else there is no such
     booking. One query, and for staff those of their permissions.
 
-    What is not one's own is changed by those alone who may do so: `to` confirm or cancel (and who
-    may take its seats away may give it others). Raises Http404, PermissionDenied.
+    What is not their own staff change only if they may do so: `to` confirm or cancel (and who may
+    take its seats away may give it others). That goes for a guest's as well, since the office's
+    lists are full of addresses. Raises Http404, PermissionDenied.
     """
     booking = Booking.objects.for_page().filter(pk=booking_id).first()
     if booking is None:
         raise Http404("There is no such booking.")
-    if booking.user_id in (None, request.user.pk):
+    if _is_own(request, booking):
         return booking
-    if not is_staff_who_may(request, "view"):
+    if booking.user_id and not is_staff_who_may(request, "view"):
         raise Http404("There is no such booking.")
-    if to and not is_staff_who_may(request, to):
+    if to and request.user.is_staff and not is_staff_who_may(request, to):
         raise PermissionDenied
     return booking
+
+
+def _is_own(request: HttpRequest, booking: Booking) -> bool:
+    """Whether it is this user's, or a guest's who booked in this browser."""
+    if booking.user_id:
+        return booking.user_id == request.user.pk
+    key = browser.holder_of(request).session_key
+    return key != "" and key == booking.session_key
 
 
 def is_staff_who_may(request: HttpRequest, verb: str) -> bool:
     user = request.user
     return user.is_staff and user.has_perm(f"bookings.{verb}_booking")
+
+
+def _is_staff_of_others(request: HttpRequest, booking: Booking) -> bool:
+    """Whether they may cancel it for the office. With what is their own, staff are patients."""
+    return is_staff_who_may(request, "cancel") and not _is_own(request, booking)
 
 
 @require_post
@@ -120,7 +139,11 @@ def confirm(request: HttpRequest, booking_id: uuid.UUID) -> HttpResponse:
     booking = load_booking(request, booking_id, to="confirm")
     form = DetailsForm(request.POST)
     details = form.cleaned_data if form.is_valid() else {}
-    if booking.state == Booking.Status.PENDING and not details:
+    is_pending = booking.state == Booking.Status.PENDING
+    if is_pending and details and _is_mailed_too_often(request, details["email"]):
+        form.refuse("email", MAILED_TOO_OFTEN)
+        details = {}
+    if is_pending and not details:
         return _render_booking(request, booking, form=form, status=400)
     try:
         lifecycle.confirm(booking, **details, actor=browser.holder_of(request))
@@ -129,6 +152,19 @@ def confirm(request: HttpRequest, booking_id: uuid.UUID) -> HttpResponse:
     except BookingError as refusal:
         return _refuse_change(request, booking_id, refusal, form=form)
     return _see(booking)
+
+
+def _is_mailed_too_often(request: HttpRequest, email: str) -> bool:
+    """Whether that address gets no more mails on the word of others: they may not be its owner.
+
+    Counts this one, unless it is for staff or the user's own, confirmed address.
+    """
+    user, email = request.user, email.lower()
+    if user.is_staff:
+        return False
+    if user.is_authenticated and user.emailaddress_set.filter(email=email, verified=True).exists():
+        return False
+    return not ratelimit.consume(request, action="mail_booking", key=email)
 
 
 @require_post
@@ -159,7 +195,7 @@ def cancel(request: HttpRequest, booking_id: uuid.UUID) -> HttpResponse:
         return render(request, "bookings/cancel.html", _booking_context(request, booking))
     try:
         actor = browser.holder_of(request)
-        by_staff = is_staff_who_may(request, "cancel")
+        by_staff = _is_staff_of_others(request, booking)
         lifecycle.cancel(booking, actor=actor, by_staff=by_staff)
     except SlotBusy:
         raise
@@ -199,6 +235,8 @@ def move_to(request: HttpRequest, booking_id: uuid.UUID, slot_id: int) -> HttpRe
         if booking.state != Booking.Status.CONFIRMED:
             raise WrongState("Only a confirmed booking can be moved to another date.")
         wish = _wish_to_move(form, booking, slot)
+        if booking.email and _is_mailed_too_often(request, booking.email):
+            raise WrongState(MAILED_TOO_OFTEN)
         lifecycle.reschedule(booking, slot=slot, **wish, actor=browser.holder_of(request))
     except SlotBusy:
         raise
@@ -350,8 +388,8 @@ def _booking_context(request: HttpRequest, booking: Booking) -> dict[str, Any]:
         context["refresh_after"] = seconds + 2
         context["can_extend"] = cap - booking.expires_at > timedelta(seconds=1)
     elif booking.state == Booking.Status.CONFIRMED:
-        may_cancel = is_staff_who_may(request, "cancel")
-        context["can_cancel"] = booking.now < slot.starts_at or may_cancel
+        by_staff = _is_staff_of_others(request, booking)
+        context["can_cancel"] = booking.now < slot.starts_at or by_staff
         context["can_move"] = _can_move(booking)
         context["is_over"] = booking.now >= slot.ends_at
     return context

@@ -15,7 +15,7 @@ from django.test import Client
 from django.urls import reverse
 
 from accounts.models import User
-from booking_site.tests.factories import PASSWORD, SlotFactory, UserFactory
+from booking_site.tests.factories import PASSWORD, AppointmentFactory, SlotFactory, UserFactory
 from booking_site.tests.mails import code_in, queued_for, queued_mails
 from booking_site.tests.races import race
 from bookings import lifecycle
@@ -710,3 +710,24 @@ def test_name_with_markup_stays_text(client: Client) -> None:
     client.force_login(UserFactory(name="<script>alert(1)</script>"))
     html = page_of(client.get(PROFILE))
     assert "<script>alert" not in html
+
+
+# ── after logging out ─────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("page", ["home", "shows", "show", "doctors", "doctor", "nothing there"])
+def test_page_that_names_its_user_is_not_kept_by_the_browser(client: Client, page: str) -> None:
+    """Else whoever presses Back after the logout reads who was there."""
+    slot, appointment = SlotFactory(), AppointmentFactory()
+    path = {
+        "show": f"/shows/{slot.show_id}/",
+        "doctor": f"/doctors/{appointment.doctor_id}/",
+        "nothing there": "/nothing/",
+    }.get(page) or reverse(page)
+    assert "Cache-Control" not in client.get(path).headers
+    client.force_login(UserFactory(name="Ada Lovelace"))
+    answer = client.get(path)
+    assert "Ada Lovelace" in answer.content.decode()
+    assert {"no-store", "private"} <= set(answer["Cache-Control"].split(", "))
+    client.post(reverse("account_logout"))
+    assert "Cache-Control" not in client.get(path).headers

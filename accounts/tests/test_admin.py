@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.apps import apps
+from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group, Permission
 from django.core.management import call_command
 from django.db import connection
@@ -17,8 +18,9 @@ from pytest_django import DjangoAssertNumQueries, Settings
 from accounts.models import User
 from accounts.staff_groups import FRONT_DESK, PROGRAMME, SUPERVISORS, create_staff_groups
 from booking_site.tests.factories import SlotFactory, StaffFactory, UserFactory
-from booking_site.tests.races import lapse
+from booking_site.tests.races import assert_sound, lapse, start
 from bookings import lifecycle
+from bookings.errors import AccountGone
 from bookings.lifecycle import Holder
 from bookings.models import Booking
 from slots.models import Slot
@@ -267,6 +269,70 @@ def test_account_with_nothing_to_come_is_deleted_and_its_past_stays(
     assert past.events.get().actor == "ada@example.org"
 
 
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("how", ["page", "list"])
+def test_account_that_books_while_it_is_being_deleted_stays(
+    client: Client, superuser: User, how: str
+) -> None:
+    """Looked at, nothing was to come."""
+    user, other, slot = UserFactory(email="ada@example.org"), UserFactory(), SlotFactory()
+    deleted = [user] if how == "page" else [user, other]
+    holding = start(
+        lambda: lifecycle.hold(slot, quantity=1, holder=Holder(user=user)),
+        pause_before='INSERT INTO "bookings_booking"',
+    )
+    holding.wait_until_paused()
+    deleting = start(lambda: delete(client, *deleted))
+    deleting.wait_until_blocked()
+    holding.resume()
+    assert holding.outcome().user == user
+    deleting.outcome()
+    html = client.get(USERS).content.decode()
+    assert "Nothing was deleted: ada@example.org has bookings to come." in html
+    assert User.objects.filter(pk__in=[user.pk, other.pk]).count() == 2
+    assert not LogEntry.objects.exists()
+    assert Booking.objects.get().user == user
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("what", ["hold", "adopt"])
+def test_account_that_was_deleted_while_it_books_is_told_so(
+    client: Client, superuser: User, what: str
+) -> None:
+    user, slot = UserFactory(), SlotFactory()
+    lifecycle.hold(slot, quantity=1, holder=Holder(session_key="a browser"))
+    deleting = start(lambda: delete(client, user), pause_before='DELETE FROM "accounts_user"')
+    deleting.wait_until_paused()
+    if what == "hold":
+        late = start(lambda: lifecycle.hold(slot, quantity=1, holder=Holder(user=user)))
+    else:
+        late = start(lambda: lifecycle.adopt(user, "a browser"))
+    late.wait_until_blocked()
+    deleting.resume()
+    deleting.outcome()
+    assert isinstance(late.outcome(), AccountGone)
+    assert not User.objects.filter(pk=user.pk).exists()
+    assert Booking.objects.get().user is None
+    assert_sound()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_hold_by_an_account_that_was_deleted_is_a_refusal_and_no_crash(client: Client) -> None:
+    user, slot = UserFactory(), SlotFactory()
+    client.force_login(user)
+    holding = start(
+        lambda: client.post(f"/slots/{slot.pk}/hold", {"quantity": "1"}),
+        pause_before="pg_advisory_xact_lock",
+    )
+    holding.wait_until_paused()
+    lifecycle.delete_users(User.objects.filter(pk=user.pk))
+    holding.resume()
+    response = holding.outcome()
+    assert response.status_code == 409
+    assert "Your account has just been deleted, so nothing was booked." in response.content.decode()
+    assert not Booking.objects.exists()
+
+
 def test_page_of_an_account_links_to_its_bookings(client: Client, boss: User) -> None:
     user = UserFactory()
     slot = SlotFactory()
@@ -279,6 +345,14 @@ def test_page_of_an_account_links_to_its_bookings(client: Client, boss: User) ->
     client.force_login(nosy)
     html = client.get(url_of(user)).content.decode()
     assert (user.email in html, "to come" in html) == (True, False)
+
+
+def test_own_password_is_changed_on_the_page_with_limits(client: Client, boss: User) -> None:
+    for answer in (
+        client.get("/admin/password_change/"),
+        client.post("/admin/password_change/", {"old_password": "a guess"}),
+    ):
+        assert (answer.status_code, answer["Location"]) == (302, "/accounts/password/change/")
 
 
 @pytest.mark.parametrize("size", [1, 5])

@@ -14,7 +14,7 @@ import pytest
 from django.apps import apps
 from django.contrib.auth.models import Group
 from django.contrib.contenttypes.models import ContentType
-from django.db import connection
+from django.db import connection, transaction
 from django.http import HttpResponse
 from django.test import Client
 from django.urls import URLResolver, get_resolver, reverse
@@ -93,8 +93,9 @@ SIGNED_IN = {
     *("profile", "account_email", "account_change_password", "account_set_password"),
     "account_reauthenticate",
 }
-# Somebody else's booking: hidden from all but the staff who may see it, and then the permission
-# for what is done to it. Those that only take forms say so (405) to whoever follows a link there.
+# Somebody else's booking. A user's is hidden from all but the staff who may see it; a guest's is
+# for whoever has its address. To change it, staff need the permission for what is done to it. Those
+# that only take forms say so (405) to whoever follows a link there.
 BOOKINGS = {
     "booking": None,
     "confirm": "bookings.confirm_booking",
@@ -134,7 +135,7 @@ NOBODY = {
 }
 
 
-def expected(address: Address, method: str, user: User | None) -> str:
+def expected(address: Address, method: str, user: User | None, *, of_guest: bool = False) -> str:
     """What is to become of that visitor there. Raises LookupError if nobody has decided."""
     name, is_staff = address.name, user is not None and user.is_staff
     if name in ANYBODY:
@@ -146,10 +147,10 @@ def expected(address: Address, method: str, user: User | None) -> str:
     if name in BOOKINGS:
         if name in TAKE_ONLY[method]:
             return IN
-        if not (is_staff and user.has_perm("bookings.view_booking")):
+        if not of_guest and not (is_staff and user.has_perm("bookings.view_booking")):
             return HIDDEN
         needed = BOOKINGS[name]
-        return IN if needed is None or user.has_perm(needed) else FORBIDDEN
+        return IN if needed is None or not is_staff or user.has_perm(needed) else FORBIDDEN
     if name == "admin:login":
         return IN if is_staff else FORBIDDEN if user else LOGIN
     if not address.route.startswith("admin/"):
@@ -183,6 +184,7 @@ def world(db: None) -> SimpleNamespace:
     """One of everything, none of it the visitors' own, and the visitors."""
     owner, slot, appointment = UserFactory(), SlotFactory(rows=1), AppointmentFactory()
     booking = lifecycle.hold(slot, quantity=1, holder=Holder(user=owner))
+    guests = lifecycle.hold(slot, quantity=1, holder=Holder(session_key="another browser"))
     staff = {name: UserFactory(is_staff=True) for name in GROUPS}
     for name, user in staff.items():
         user.groups.add(Group.objects.get(name=name))
@@ -195,6 +197,7 @@ def world(db: None) -> SimpleNamespace:
         show=slot.show,
         slot=slot,
         booking=booking,
+        guests=guests,
         id=owner.pk,
         doctor_id=appointment.doctor_id,
         show_id=slot.show_id,
@@ -234,19 +237,39 @@ def test_every_address_is_decided() -> None:
 @pytest.mark.parametrize("address", addresses(), ids=lambda address: address.name)
 def test_each_visitor_is_let_in_or_not(address: Address, world: SimpleNamespace) -> None:
     """And who is not let in changes nothing."""
+    assert_each_is_let_in_or_not(address, world)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [address for address in addresses() if address.name in BOOKINGS],
+    ids=lambda address: address.name,
+)
+def test_each_visitor_is_let_in_or_not_to_a_guests_booking(
+    address: Address, world: SimpleNamespace
+) -> None:
+    world.booking_id = world.guests.pk
+    world.visitors["staff without a group"] = UserFactory(is_staff=True)
+    assert_each_is_let_in_or_not(address, world, of_guest=True)
+
+
+def assert_each_is_let_in_or_not(address: Address, world: SimpleNamespace, **options: bool) -> None:
+    """What one visitor does is undone before the next one comes."""
     path = address.path(world)
     found, wanted, changed = {}, {}, []
     for who, user in world.visitors.items():
-        client = Client()
-        if user:
-            client.force_login(user)
-            user.refresh_from_db()
         for method in ("get", "post"):
-            wanted[who, method] = expected(address, method, user)
+            start = transaction.savepoint()
+            client = Client()
+            if user:
+                client.force_login(user)
+                user.refresh_from_db()
+            wanted[who, method] = expected(address, method, user, **options)
             before = contents()
             found[who, method] = outcome(getattr(client, method)(path))
             if found[who, method] != IN and contents() != before:
                 changed.append((who, method))
+            transaction.savepoint_rollback(start)
     assert found == wanted
     assert changed == []
 

@@ -15,6 +15,7 @@ from booking_site import database
 from booking_site.tests.factories import SlotFactory, UserFactory
 from booking_site.tests.races import lapse
 from bookings import lifecycle, refusals, seat_locks
+from bookings.errors import AccountGone
 from bookings.lifecycle import (
     BrokenInvariant,
     Holder,
@@ -1056,12 +1057,16 @@ def test_exhausted_pool_is_busy() -> None:
         lifecycle._transact(attempt)
 
 
+USER_OF_BOOKING = "bookings_booking_user_id_834dfc23_fk_accounts_user_id"  # as migrated
+
+
 @pytest.mark.parametrize(
     ("constraint", "error"),
     [
         ("booking_key_is_unique_for_user", KeyReused),
         ("booking_key_is_unique_among_guests", KeyReused),
         ("booking_reference_is_unique", SlotBusy),
+        (USER_OF_BOOKING, AccountGone),
         ("seat_owner_is_kept", IntegrityError),
         ("booking_failed_has_a_reason", IntegrityError),
         ("", IntegrityError),
@@ -1072,6 +1077,7 @@ def test_constraint_is_one_error_or_surfaces(constraint: str, error: type[Except
         "booking_key_is_unique_for_user",
         "booking_key_is_unique_among_guests",
         "booking_reference_is_unique",
+        USER_OF_BOOKING,
     }
     with pytest.raises(error) as raised:
         lifecycle._transact(fail_with("23505", constraint))

@@ -11,12 +11,14 @@ from django.http import HttpResponse
 from django.test import Client, override_settings
 from django.utils import timezone
 
+from accounts.models import User
 from booking_site.tests.factories import (
     AppointmentFactory,
     SlotFactory,
     StaffFactory,
     UserFactory,
 )
+from booking_site.tests.mails import queued_mails
 from bookings import browser, lifecycle
 from bookings.lifecycle import Holder, SlotBusy
 from bookings.models import Booking
@@ -649,9 +651,43 @@ def test_begun_booking_cannot_be_cancelled_except_by_staff(client: Client, hall:
     html = page_of(client.post(url), 409)
     assert alert_of(html) == "It has begun, so it can no longer be cancelled here."
     assert 'id="cancel"' not in html
-    log_in("staff", client)
-    assert client.post(url).status_code == 303
+    desk = Client()
+    log_in("staff", desk)
+    assert 'id="cancel"' in page_of(desk.get(url))
+    assert desk.post(url).status_code == 303
     assert status_of(booking) == "CANCELLED"
+
+
+@pytest.mark.parametrize("whose", ["own", "a guest's", "a user's"])
+def test_mail_says_that_staff_cancelled_only_what_is_not_their_own(
+    client: Client, hall: Slot, whose: str
+) -> None:
+    log_in("staff", client)
+    clerk = User.objects.get(email="desk@example.org")
+    holder = {
+        "own": Holder(user=clerk),
+        "a guest's": Holder(session_key="another browser"),
+        "a user's": Holder(user=UserFactory()),
+    }[whose]
+    booking = lifecycle.confirm(lifecycle.hold(hall, quantity=1, holder=holder), **DETAILS)
+    assert client.post(f"{booking.get_absolute_url()}cancel").status_code == 303
+    said = queued_mails()[-1].body
+    assert ("as you asked" in said, "had to be cancelled" in said) == (
+        whose == "own",
+        whose != "own",
+    )
+
+
+def test_own_booking_that_has_begun_is_not_cancelled_by_staff_either(
+    client: Client, hall: Slot
+) -> None:
+    log_in("staff", client)
+    booking = lifecycle.confirm(hold_in_browser(client, hall, "A1"), **DETAILS)
+    Slot.objects.filter(pk=hall.pk).update(starts_at=timezone.now() - timedelta(minutes=5))
+    url = f"{booking.get_absolute_url()}cancel"
+    assert "Nothing to cancel" in page_of(client.get(url))
+    assert client.post(url).status_code == 409
+    assert status_of(booking) == "CONFIRMED"
 
 
 def test_booking_of_a_slot_called_off_says_so(client: Client, hall: Slot) -> None:
@@ -659,6 +695,74 @@ def test_booking_of_a_slot_called_off_says_so(client: Client, hall: Slot) -> Non
     lifecycle.cancel_slot(hall, actor="staff")
     html = page_of(client.get(booking.get_absolute_url()))
     assert "This was called off, so the booking was cancelled." in text_of(html)
+
+
+# ── mail to strangers ─────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def stalls() -> Slot:
+    return SlotFactory(places=20)
+
+
+def book_for(client: Client, slot: Slot, email: str) -> tuple[Booking, HttpResponse]:
+    """Holds and confirms; returns the booking and the answer to the confirmation."""
+    client.post(f"/slots/{slot.pk}/hold", {"quantity": "1"})
+    booking = Booking.objects.latest("created_at")
+    return booking, client.post(f"{booking.get_absolute_url()}confirm", DETAILS | {"email": email})
+
+
+def test_stranger_is_not_flooded_with_mail_and_the_hold_stays(stalls: Slot) -> None:
+    for spelling in ["Victim@example.org", "victim@example.org"] * 5:
+        client = Client()
+        booking, answer = book_for(client, stalls, spelling)
+        assert answer.status_code == 303
+        client.post(f"{booking.get_absolute_url()}cancel")
+    assert len(queued_mails()) == 20
+    client = Client()
+    booking, answer = book_for(client, stalls, "VICTIM@example.org")
+    html = page_of(answer, 400)
+    assert text_of(html).count("This e-mail address has been sent very many bookings") == 1
+    assert re.findall(r'<input[^>]* name="(\w+)"[^>]* autofocus', html) == ["email"]
+    assert (status_of(booking), len(queued_mails())) == ("PENDING", 20)
+    other = client.post(f"{booking.get_absolute_url()}confirm", DETAILS)
+    assert (other.status_code, status_of(booking)) == (303, "CONFIRMED")
+
+
+def test_stranger_is_not_flooded_by_moving_a_booking(client: Client, stalls: Slot) -> None:
+    other = SlotFactory(show=stalls.show, starts_at=stalls.starts_at + timedelta(days=1))
+    booking, _ = book_for(client, stalls, "victim@example.org")
+    url = f"{booking.get_absolute_url()}move/"
+    codes = [client.post(f"{url}{to.pk}").status_code for to in [other, stalls] * 5]
+    assert codes == [303] * 9 + [409]
+    assert len(queued_mails()) == 10
+    assert Booking.objects.get().slot == other
+
+
+@pytest.mark.parametrize("who", ["staff", "the owner"])
+def test_staff_and_the_owner_of_an_address_book_without_a_limit(
+    client: Client, stalls: Slot, who: str
+) -> None:
+    if who == "staff":
+        log_in("staff", client)
+    else:
+        client.force_login(UserFactory(email="ada@example.org"))
+    for _ in range(11):
+        booking, answer = book_for(client, stalls, "Ada@example.org")
+        assert answer.status_code == 303
+        client.post(f"{booking.get_absolute_url()}cancel")
+
+
+def test_owner_of_an_address_that_is_not_confirmed_is_a_stranger(
+    client: Client, stalls: Slot
+) -> None:
+    client.force_login(UserFactory(email="ada@example.org", confirmed=False))
+    codes = []
+    for _ in range(11):
+        booking, answer = book_for(client, stalls, "ada@example.org")
+        codes.append(answer.status_code)
+        client.post(f"{booking.get_absolute_url()}cancel")
+    assert codes == [303] * 10 + [400]
 
 
 # ── the list ──────────────────────────────────────────────────────────────────────────────────────
