@@ -20,6 +20,7 @@ from django.utils.safestring import SafeString
 
 from accounts import views
 from accounts.models import User
+from booking_site.office import OfficeAdmin
 from bookings.models import Booking
 
 # One login for all, so that its limits count here too; and one way out.
@@ -60,7 +61,7 @@ class UserCreationForm(AdminUserCreationForm):
 
 
 @admin.register(User)
-class UserAdmin(DjangoUserAdmin):
+class UserAdmin(OfficeAdmin, DjangoUserAdmin):
     add_form = UserCreationForm
     ordering = ("email",)
     list_display = ("email", "name", "is_active", "is_staff", "is_superuser", "last_login")
@@ -171,7 +172,7 @@ class UserAdmin(DjangoUserAdmin):
 
 
 @admin.register(Group)
-class GroupAdmin(DjangoGroupAdmin):
+class GroupAdmin(OfficeAdmin, DjangoGroupAdmin):
     def has_change_permission(self, request: HttpRequest, obj: Group | None = None) -> bool:
         allowed = super().has_change_permission(request, obj)
         return allowed and (obj is None or may_grant(request.user, obj.permissions.all()))

@@ -26,6 +26,7 @@ from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from django.utils.html import format_html
 
+from booking_site.office import OfficeAdmin
 from bookings import lifecycle
 from bookings.errors import SlotBusy, SweeperRunning
 from bookings.lifecycle import Holder
@@ -45,7 +46,7 @@ from slots.models import SEAT_IS_AVAILABLE, Doctor, Seat, Show, Slot
 BATCHES = 20  # of lapsed holds, released before staff change seats
 
 
-class DeletionRefused(admin.ModelAdmin):
+class DeletionRefused(OfficeAdmin):
     """Deleting says why it cannot be done: beforehand, and if somebody was quicker meanwhile."""
 
     actions = ["delete_selected"]
