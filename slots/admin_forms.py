@@ -391,13 +391,15 @@ class SlotForm(forms.ModelForm):
     def refuse_overlaps(
         self, subject: Doctor | Show, times: Sequence[tuple[datetime, datetime]]
     ) -> None:
-        """Adds an error, naming the slot, if the doctor has another one at one of these times."""
-        if not isinstance(subject, Doctor):
-            return
+        """Adds an error, naming the slot, if there is another one at one of these times: of a
+        doctor one that overlaps, of a show one that starts when one of these does.
+        """
         others = subject.slots.filter(
             cancelled_at=None, starts_at__lt=times[-1][1], ends_at__gt=times[0][0]
         )
-        for other in others.exclude(pk=self.instance.pk).select_related("doctor"):
+        if isinstance(subject, Show):
+            others = others.filter(starts_at__in=[start for start, _ in times])
+        for other in others.exclude(pk=self.instance.pk).select_related("doctor", "show"):
             if any(other.starts_at < end and start < other.ends_at for start, end in times):
                 url = reverse("admin:slots_slot_change", args=[other.pk])
                 when = f"{other.local_start:%a %d %b %Y, %H:%M}–{other.local_end:%H:%M}"

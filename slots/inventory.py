@@ -21,6 +21,10 @@ MOST_SEATS = 200_000  # in one slot
 MOST_IN_A_ROW = 1_000
 MOST_NAMED = 12  # labels in one message
 INSERT_TIMEOUT = "60s"  # for that many seats, on a slow machine
+ONE_AT_A_TIME = (
+    "slot_of_a_doctor_overlaps_no_other",
+    "slot_of_a_show_starts_when_no_other_does",
+)
 
 
 class InventoryError(Exception):
@@ -28,7 +32,7 @@ class InventoryError(Exception):
 
 
 class Overlap(InventoryError):
-    """The doctor has another slot at this time."""
+    """The doctor has another slot at this time, or the show another one with this start."""
 
 
 class SeatsInUse(InventoryError):
@@ -128,7 +132,7 @@ def _overlap_refused(slot: Slot) -> Iterator[None]:
         with transaction.atomic():
             yield
     except IntegrityError as error:
-        if error.__cause__.diag.constraint_name == "slot_of_a_doctor_overlaps_no_other":
+        if error.__cause__.diag.constraint_name in ONE_AT_A_TIME:
             raise Overlap(f"{slot.subject} has another slot at this time.") from error
         raise
 

@@ -268,6 +268,13 @@ class Slot(models.Model):
                 condition=Q(doctor__isnull=False, cancelled_at=None),
                 violation_error_message="The doctor has another slot at this time.",
             ),
+            # A form that is sent twice makes one performance.
+            models.UniqueConstraint(
+                fields=["show", "starts_at"],
+                condition=Q(show__isnull=False, cancelled_at=None),
+                name="slot_of_a_show_starts_when_no_other_does",
+                violation_error_message="The show has another slot at this time.",
+            ),
         ]
         indexes = [
             # What is next: every list starts here.

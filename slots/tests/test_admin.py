@@ -200,6 +200,26 @@ def test_overlap_is_refused_naming_the_other_slot(client: Client) -> None:
     assert Slot.objects.count() == 2
 
 
+def test_show_is_not_given_twice_at_the_same_moment(client: Client) -> None:
+    show = ShowFactory(name="Tide")
+    client.post(url("add"), slot_form(show))
+    other = Slot.objects.get()
+    said = (
+        f'Tide has another slot at this time: <a href="{url("change", other)}">'
+        "Sat 01 Jun 2030, 14:00–14:30</a>."
+    )
+    longer = slot_form(show, ends="2030-06-01 16:00", days="2")
+    assert errors(client.post(url("add"), longer)) == [said]
+    client.post(url("add"), slot_form(show, "2030-06-01 14:15", "2030-06-01 16:00"))
+    second = Slot.objects.latest("pk")
+    assert second != other
+    moved = times_of(second, starts_at="2030-06-01 14:00")
+    assert errors(client.post(url("change", second), moved)) == [said]
+    lifecycle.cancel_slot(other, actor="desk")
+    assert client.post(url("add"), slot_form(show)).status_code == 302
+    assert Slot.objects.count() == 3
+
+
 def test_name_of_a_doctor_is_text_in_the_error(client: Client) -> None:
     doctor = DoctorFactory(name="<b>Dr.</b>")
     client.post(url("add"), slot_form(doctor))

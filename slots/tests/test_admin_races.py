@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from booking_site.tests.factories import AppointmentFactory, DoctorFactory, SlotFactory
+from booking_site.tests.factories import AppointmentFactory, DoctorFactory, ShowFactory, SlotFactory
 from booking_site.tests.races import assert_sound, race, start
 from bookings import lifecycle
 from bookings.errors import BookingError
@@ -53,6 +53,19 @@ def test_second_of_two_overlapping_slots_is_a_form_error(client: Client) -> None
         "Sat 01 Jun 2030, 14:00–14:30</a>."
     ]
     assert Seat.objects.count() == 1
+
+
+def test_form_of_a_performance_that_is_sent_twice_makes_one(client: Client) -> None:
+    form = slot_form(ShowFactory(name="Tide"))
+    first = start(
+        lambda: client.post(url("add"), form), pause_after='INSERT INTO "slots_slot"'
+    ).wait_until_paused()
+    second = start(lambda: client.post(url("add"), form)).wait_until_blocked()
+    first.resume()
+    assert first.outcome().status_code == 302
+    (said,) = errors(second.outcome())
+    assert said.startswith("Tide has another slot at this time: ")
+    assert Slot.objects.count() == 1
 
 
 def test_slot_moved_onto_one_that_is_being_added_is_a_form_error(client: Client) -> None:
