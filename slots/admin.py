@@ -527,8 +527,10 @@ class SlotAdmin(DeletionRefused):
             except InventoryError as error:
                 form.add_error(None, str(error))
         plan = {"chosen": changing.ticked(), "to_choose": True}
+        seen = inventory.seats_seen(slot)  # before the plan: at worst it is older
         context = self._slot_context(request, slot, **plan) | {
             "title": "Change seats",
+            "seen": seen,
             "adding": adding,
             "changing": changing,
         }
@@ -537,6 +539,8 @@ class SlotAdmin(DeletionRefused):
     def _change_seats(self, request: HttpRequest, slot: Slot, form: Any) -> HttpResponse:
         release_lapsed()
         with transaction.atomic():
+            if form.is_relative:
+                inventory.require_seen(slot, request.POST.get("seen", ""))
             done = form.apply()
             self.log_change(request, slot, done)
         self.message_user(request, done, messages.SUCCESS)

@@ -210,6 +210,8 @@ def _span(names: list[str]) -> str:
 
 
 class AddRowsForm(RowsForm):
+    is_relative = True  # twice is more than once
+
     def __init__(self, *args: Any, slot: Slot, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.slot = slot
@@ -222,6 +224,8 @@ class AddRowsForm(RowsForm):
 
 
 class AddPlacesForm(forms.Form):
+    is_relative = True
+
     places = seat_count("Places to add", MOST_SEATS)
 
     def __init__(self, *args: Any, slot: Slot, **kwargs: Any) -> None:
@@ -263,6 +267,11 @@ class ChangeSeatsForm(forms.Form):
             self.fields["places"] = seat_count("How many", MOST_SEATS)
             self.fields["places"].required = True
         self.order_fields(["labels", "places", "reason"])
+
+    @property
+    def is_relative(self) -> bool:
+        """Any so many places; what is done to seats that are named can be done once only."""
+        return not self.slot.is_numbered
 
     def clean(self) -> None:
         self.action = self.data.get("action")

@@ -13,6 +13,7 @@ from itertools import count, islice
 from typing import Any
 
 from django.db import IntegrityError, connection, transaction
+from django.db.models import Count, Max, Q
 
 from booking_site.database import bound_waiting
 from slots.models import Doctor, Seat, Show, Slot
@@ -78,7 +79,7 @@ def change_slot(
     """
     bound_waiting()
     _lock_doctor(slot)
-    current = _lock_slot(slot)
+    current = _lock_open_slot(slot)
     if (current.starts_at, current.ends_at) != (starts_at, ends_at):
         list(slot.seats.values_list("pk").lock())
         if slot.seats.owned().exists():
@@ -125,6 +126,14 @@ def _lock_slot(slot: Slot) -> Slot:
     return locked
 
 
+def _lock_open_slot(slot: Slot) -> Slot:
+    """As `_lock_slot`. Raises InventoryError also if the slot was called off meanwhile."""
+    locked = _lock_slot(slot)
+    if locked.cancelled_at:
+        raise InventoryError("This slot has been cancelled, so nothing of it can be changed.")
+    return locked
+
+
 @contextmanager
 def _overlap_refused(slot: Slot) -> Iterator[None]:
     """Runs one write of the slot; the database's refusal of two at once becomes Overlap."""
@@ -135,6 +144,28 @@ def _overlap_refused(slot: Slot) -> Iterator[None]:
         if error.__cause__.diag.constraint_name in ONE_AT_A_TIME:
             raise Overlap(f"{slot.subject} has another slot at this time.") from error
         raise
+
+
+def seats_seen(slot: Slot) -> str:
+    """What staff have made of the seats up to now, for `require_seen`. One query."""
+    counts = slot.seats.aggregate(
+        last=Max("id"), total=Count("*"), blocked=Count("pk", filter=Q(blocked=True))
+    )
+    return "{last}-{total}-{blocked}".format(**counts)
+
+
+def require_seen(slot: Slot, seen: str) -> None:
+    """Locks the slot; raises InventoryError if staff have changed its seats since `seats_seen`.
+
+    For “so many more” and “any so many”: those sent twice, by a double click, would do it twice.
+    """
+    bound_waiting()
+    _lock_open_slot(slot)
+    if seats_seen(slot) != seen:
+        raise InventoryError(
+            "The seats have been changed since this page was shown, perhaps by your own click. "
+            "Nothing was done now: look at them, and send it again if it is still needed."
+        )
 
 
 def row_names() -> Iterator[str]:
@@ -318,7 +349,7 @@ def _require_room(slot: Slot, more: int, is_sensible: bool) -> None:
     if not is_sensible:
         raise InventoryError("Give at least one seat.")
     bound_waiting(statement_timeout=INSERT_TIMEOUT)
-    locked = _lock_slot(slot)
+    locked = _lock_open_slot(slot)
     slot.first_seat_id = locked.first_seat_id  # whoever had the turn before may have set it
     if slot.seats.count() + more > MOST_SEATS:
         raise InventoryError(f"A slot can have at most {MOST_SEATS:,} seats.")

@@ -358,7 +358,9 @@ def test_cancelled_slot_cannot_be_changed(client: Client) -> None:
 
 
 def change_seats(client: Client, slot: Slot, action: str, **fields: Any) -> Any:
-    return client.post(url("seats", slot), {"action": action} | fields, follow=True)
+    """Sends the form of a page that was opened just now."""
+    form = {"action": action, "seen": inventory.seats_seen(slot)} | fields
+    return client.post(url("seats", slot), form, follow=True)
 
 
 def test_rows_are_added(client: Client) -> None:
@@ -388,6 +390,48 @@ def test_places_are_added_blocked_unblocked_and_removed(client: Client) -> None:
     assert errors(response, "changing") == [
         "Only 1 seat is free, so 2 cannot be taken away. Cancel or move bookings first."
     ]
+
+
+CHANGED_MEANWHILE = [
+    "The seats have been changed since this page was shown, perhaps by your own click. "
+    "Nothing was done now: look at them, and send it again if it is still needed."
+]
+
+
+@pytest.mark.parametrize("action", ["add", "block", "unblock", "remove"])
+def test_form_about_so_many_places_that_is_sent_twice_is_done_once(
+    client: Client, action: str
+) -> None:
+    slot = SlotFactory(places=8)
+    inventory.block_places(slot, places=4)
+    form = {"places": "2", "add-places": "2", "seen": inventory.seats_seen(slot)}
+    assert len(told(change_seats(client, slot, action, **form))) == 1
+    seats = list(slot.seats.values_list())
+    again = change_seats(client, slot, action, **form)
+    assert errors(again, "adding" if action == "add" else "changing") == CHANGED_MEANWHILE
+    assert list(slot.seats.values_list()) == seats
+    assert again.context["seen"] == inventory.seats_seen(slot)
+    assert again.content.decode().count(f'name="seen" value="{again.context["seen"]}"') == 2
+
+
+def test_rows_that_are_sent_twice_are_added_once(client: Client) -> None:
+    slot = SlotFactory(rows=1, seats_per_row=2)
+    seen = client.get(url("seats", slot)).context["seen"]
+    form = {"add-rows": "2", "add-seats_per_row": "1", "seen": seen}
+    assert told(change_seats(client, slot, "add", **form)) == ["Added 2 seats."]
+    assert errors(change_seats(client, slot, "add", **form), "adding") == CHANGED_MEANWHILE
+    assert labels(slot) == ["A1", "A2", "B1", "C1"]
+    inventory.remove_seats(slot, seat_ids=[slot.seats.last().pk])
+    assert errors(change_seats(client, slot, "add", **form | {"seen": ""}), "adding")
+    assert labels(slot) == ["A1", "A2", "B1"]
+
+
+def test_booking_does_not_get_in_the_way_of_adding(client: Client) -> None:
+    slot = SlotFactory(places=2)
+    seen = inventory.seats_seen(slot)
+    lifecycle.hold(slot, quantity=1)
+    form = {"add-places": "1", "seen": seen}
+    assert told(change_seats(client, slot, "add", **form)) == ["Added 1 seat."]
 
 
 def test_seats_are_chosen_on_the_plan_and_by_label(client: Client) -> None:
@@ -531,7 +575,7 @@ def test_plan_and_list_take_the_same_queries_at_any_size(
     for slot in (small, large):
         with django_assert_num_queries(9):
             client.get(url("change", slot))
-        with django_assert_num_queries(8):
+        with django_assert_num_queries(9):
             client.get(url("seats", slot))
 
 

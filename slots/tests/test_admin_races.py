@@ -96,6 +96,46 @@ def test_crowd_that_adds_the_same_slot_makes_one() -> None:
     assert all(isinstance(result, Slot | Overlap) for result in results)
 
 
+def test_click_on_add_while_the_first_one_is_at_work_adds_once(client: Client) -> None:
+    slot = SlotFactory(places=2)
+    form = {"action": "add", "add-places": "3", "seen": inventory.seats_seen(slot)}
+    first = start(
+        lambda: client.post(url("seats", slot), form), pause_after="INSERT INTO slots_seat"
+    ).wait_until_paused()
+    second = start(lambda: client.post(url("seats", slot), form)).wait_until_blocked()
+    first.resume()
+    assert first.outcome().status_code == 302
+    (said,) = errors(second.outcome(), "adding")
+    assert said.startswith("The seats have been changed since this page was shown")
+    assert slot.seats.count() == 5
+
+
+NOT_OPEN = "This slot has been cancelled, so nothing of it can be changed."
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda slot: inventory.add_places(slot, places=1),
+        lambda slot: inventory.change_slot(
+            slot, starts_at=LATER, ends_at=LATER + HOUR, opens_at=None, closes_at=None
+        ),
+    ],
+)
+def test_slot_that_is_being_called_off_is_neither_moved_nor_grown(change: Any) -> None:
+    slot = SlotFactory(places=2, starts_at=START)
+    canceller = start(
+        lambda: lifecycle.cancel_slot(slot, actor="desk"), pause_after='UPDATE "slots_slot"'
+    ).wait_until_paused()
+    changer = start(lambda: change(slot)).wait_until_blocked()
+    canceller.resume()
+    assert canceller.outcome() == []
+    refusal = changer.outcome()
+    assert (type(refusal), str(refusal)) == (InventoryError, NOT_OPEN)
+    slot.refresh_from_db()
+    assert (slot.starts_at, slot.seats.count()) == (START, 2)
+
+
 # ── Staff beside patients ─────────────────────────────────────────────────────────────────────────
 
 
