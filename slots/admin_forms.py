@@ -495,8 +495,22 @@ class SlotAddForm(SlotForm, RowsForm):
         if not self.errors:
             data["times"] = self._repeat(*first, ZoneInfo(subject.time_zone))
         if not self.errors:
+            self._cap_seats(len(data["times"]))
             data["starts_at"], data["ends_at"] = data["times"][0]
             self.refuse_overlaps(subject, data["times"])
+
+    def _cap_seats(self, slots: int) -> None:
+        """Adds an error if this form would make more seats than one slot can have."""
+        data = self.cleaned_data
+        seats = data["places"]
+        if data["seating"] == Slot.Seating.NUMBERED:
+            seats = data["rows"] * data["seats_per_row"]
+        if slots * seats > MOST_SEATS:
+            self.add_error(
+                None,
+                f"These would be {slots} slots with {say_seats(seats)} each. At most "
+                f"{MOST_SEATS:,} seats can be made at once: repeat the slot less often.",
+            )
 
     def _repeat(
         self, starts: datetime, ends: datetime, zone: ZoneInfo

@@ -252,6 +252,24 @@ def test_repeating_that_starts_on_a_weekend_starts_on_monday(client: Client) -> 
     assert f"{Slot.objects.get().local_start:%a %d}" == "Mon 03"
 
 
+@pytest.mark.parametrize(
+    ("seats", "each"),
+    [
+        ({"places": "100001"}, "100,001"),
+        ({"seating": "NUMBERED", "rows": "101", "seats_per_row": "1000"}, "101,000"),
+    ],
+)
+def test_one_form_makes_no_more_seats_than_a_slot_can_have(
+    client: Client, seats: dict[str, str], each: str
+) -> None:
+    form = slot_form(ShowFactory(), days="2") | seats
+    assert errors(client.post(url("add"), form)) == [
+        f"These would be 2 slots with {each} seats each. At most 200,000 seats can be made at "
+        "once: repeat the slot less often."
+    ]
+    assert not Slot.objects.exists()
+
+
 def test_repeating_into_another_slot_makes_none(client: Client) -> None:
     doctor = DoctorFactory()
     client.post(url("add"), slot_form(doctor, "2030-06-01 10:10", "2030-06-01 10:20"))
