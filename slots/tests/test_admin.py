@@ -673,6 +673,21 @@ def test_today_is_the_day_of_the_place(client: Client) -> None:
         assert slot.local_start.date() == now.astimezone(slot.zone).date()
 
 
+def test_today_is_found_in_a_zone_that_only_this_machine_has(client: Client) -> None:
+    slot = AppointmentFactory(doctor__time_zone="localtime", starts_at=timezone.now())
+    SlotFactory(show__time_zone="localtime", starts_at=timezone.now() + timedelta(days=2))
+    found = client.get(f"{url('changelist')}?when=today").context["cl"].result_list
+    assert found == [slot]
+
+
+@pytest.mark.parametrize("zone", ["localtime", "posixrules", "Factory", "Europe/Atlantis"])
+def test_zone_of_no_place_is_refused(zone: str) -> None:
+    client, doctor = office("change_doctor", "view_doctor"), DoctorFactory(time_zone=zone)
+    form = {"name": "Who", "specialization": "", "bio": "", "time_zone": zone}
+    response = client.post(f"/admin/slots/doctor/{doctor.pk}/change/", form)
+    assert errors(response) == [f"“{zone}” is no time zone; write it like Europe/Berlin."]
+
+
 def test_list_shows_fill_and_state(client: Client) -> None:
     slot = SlotFactory(rows=1, seats_per_row=6, show__name="Tide")
     book(slot, "A1", "A2")
