@@ -571,6 +571,30 @@ def test_plan_tells_who_owns_what(client: Client) -> None:
     assert page.count(f'href="{cells[0]["url"]}"') == 2  # on the plan and in the list
 
 
+@pytest.mark.parametrize("size", [{"rows": 1, "seats_per_row": 9}, {"places": 9}])
+def test_reasons_of_blocked_seats_are_told(client: Client, size: dict[str, int]) -> None:
+    slot = SlotFactory(**size)
+    assert "Blocked:" not in client.get(url("change", slot)).content.decode()
+    for places, reason in ((1, "<b>Piano"), (3, "For the press"), (2, "")):
+        inventory.block_places(slot, places=places, reason=reason)
+    for page in ("change", "seats"):
+        text = " ".join(client.get(url(page, slot)).content.decode().split())
+        assert "Blocked: 3 for “For the press”; 2 without a reason; 1 for “&lt;b&gt;Piano”." in text
+
+
+def test_list_below_the_plan_leads_to_all_bookings(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slot = SlotFactory(rows=1, seats_per_row=2)
+    book(slot, "A1")
+    book(slot, "A2")
+    all_of_them = f"/admin/bookings/booking/?slot__id__exact={slot.pk}"
+    assert all_of_them not in client.get(url("change", slot)).content.decode()
+    monkeypatch.setattr("slots.admin_plan.MOST_BOOKINGS", 1)
+    assert f'href="{all_of_them}"' in client.get(url("change", slot)).content.decode()
+    assert client.get(all_of_them).context["cl"].result_count == 2
+
+
 def test_who_may_not_see_bookings_sees_no_names() -> None:
     client = office("view_slot", "change_slot")
     slot = SlotFactory(rows=1, seats_per_row=2)
