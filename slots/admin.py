@@ -472,8 +472,7 @@ class SlotAdmin(DeletionRefused):
         inventory.delete_slot(obj)
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet) -> None:
-        for slot in queryset.order_by("pk"):
-            inventory.delete_slot(slot)
+        inventory.delete_slots(list(queryset))
 
     def render_change_form(
         self, request: HttpRequest, context: dict, *args: Any, **options: Any

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import count, islice
+from operator import attrgetter
 from typing import Any
 
 from django.db import IntegrityError, connection, transaction
@@ -93,12 +94,27 @@ def change_slot(
         )
 
 
-@transaction.atomic
 def delete_slot(slot: Slot) -> None:
     """Deletes a slot that nobody ever booked, with its seats. Locks both. Raises SeatsInUse."""
+    delete_slots([slot])
+
+
+@transaction.atomic
+def delete_slots(slots: Collection[Slot]) -> None:
+    """As `delete_slot`, all of them or none.
+
+    The seats of all are locked in id order, as by those who move a booking from one to another.
+    """
     bound_waiting()
-    _lock_slot(slot)
-    list(slot.seats.values_list("pk").lock())
+    for slot in sorted(slots, key=attrgetter("pk")):
+        _lock_slot(slot)
+    list(Seat.objects.filter(slot__in=slots).values_list("pk").lock())
+    for slot in slots:
+        _delete_locked(slot)
+
+
+def _delete_locked(slot: Slot) -> None:
+    """Deletes one of them. Raises SeatsInUse."""
     refusal = SeatsInUse(f"{slot} has bookings, so it cannot be deleted. It can be cancelled.")
     if slot.bookings.exists():
         raise refusal

@@ -235,6 +235,26 @@ def test_deleting_waits_for_a_buyer_and_is_refused(client: Client) -> None:
     assert_sound()
 
 
+def test_deleting_slots_beside_a_move_between_them_is_refused_and_moves() -> None:
+    """Seats of both are locked by both: in one order, whichever slot they are of."""
+    doctor = DoctorFactory()
+    free = AppointmentFactory(doctor=doctor, starts_at=LATER, places=0)
+    booked = AppointmentFactory(doctor=doctor, starts_at=LATER + HOUR)
+    inventory.add_places(free, places=1)  # a seat with a higher id in the slot with the lower
+    booking = lifecycle.confirm(lifecycle.hold(booked, quantity=1))
+    deleter = start(
+        lambda: inventory.delete_slots([free, booked]), pause_after='FROM "slots_seat"'
+    ).wait_until_paused()
+    mover = start(
+        lambda: lifecycle.reschedule(booking, slot=free, seat_ids=seat_ids(free))
+    ).wait_until_blocked()
+    deleter.resume()
+    assert isinstance(deleter.outcome(), SeatsInUse)
+    assert isinstance(mover.outcome(), Booking)
+    assert Slot.objects.count() == 2
+    assert_sound()
+
+
 def test_buyer_of_a_slot_that_is_being_deleted_is_refused(client: Client) -> None:
     slot = SlotFactory(rows=1, seats_per_row=1)
     ids = seat_ids(slot)
