@@ -449,13 +449,18 @@ class SlotAdmin(DeletionRefused):
 
         Asked once more, the form sees what the other one did, and says so.
         """
-        with suppress(InventoryError):
-            return super().changeform_view(request, *args, **options)
         try:
             return super().changeform_view(request, *args, **options)
         except InventoryError as error:
-            self.message_user(request, str(error), messages.ERROR)
-            return redirect(request.get_full_path())
+            refusal = error
+        try:
+            return super().changeform_view(request, *args, **options)
+        except InventoryError as error:
+            refusal = error
+        except PermissionDenied:
+            pass  # it was called off, so there is no form any more: say that
+        self.message_user(request, str(refusal), messages.ERROR)
+        return redirect(request.get_full_path())
 
     def save_model(self, request: HttpRequest, obj: Slot, form: Any, change: bool) -> None:
         if change:

@@ -136,6 +136,21 @@ def test_slot_that_is_being_called_off_is_neither_moved_nor_grown(change: Any) -
     assert (slot.starts_at, slot.seats.count()) == (START, 2)
 
 
+@pytest.mark.parametrize("page", ["change", "seats"])
+def test_forms_of_a_slot_that_is_being_called_off_say_so(client: Client, page: str) -> None:
+    slot = SlotFactory(places=2)
+    form = times_of(slot, ends_at="2035-01-01 10:00")
+    form |= {"action": "add", "add-places": "1", "seen": inventory.seats_seen(slot)}
+    canceller = start(
+        lambda: lifecycle.cancel_slot(slot, actor="desk"), pause_after='UPDATE "slots_slot"'
+    ).wait_until_paused()
+    changer = start(lambda: client.post(url(page, slot), form, follow=True)).wait_until_blocked()
+    canceller.resume()
+    said = changer.outcome()
+    assert (told(said) if page == "change" else errors(said, "adding")) == [NOT_OPEN]
+    assert slot.seats.count() == 2
+
+
 # ── Staff beside patients ─────────────────────────────────────────────────────────────────────────
 
 
