@@ -23,6 +23,7 @@ from django.views.generic import RedirectView
 
 from accounts import views
 from accounts.models import User
+from booking_site.office import OfficeAdmin
 from bookings import lifecycle
 from bookings.errors import BookingError
 from bookings.models import Booking
@@ -67,7 +68,7 @@ class UserCreationForm(AdminUserCreationForm):
 
 
 @admin.register(User)
-class UserAdmin(DjangoUserAdmin):
+class UserAdmin(OfficeAdmin, DjangoUserAdmin):
     add_form = UserCreationForm
     ordering = ("email",)
     list_display = ("email", "name", "is_active", "is_staff", "is_superuser", "last_login")
@@ -194,7 +195,7 @@ class UserAdmin(DjangoUserAdmin):
 
 
 @admin.register(Group)
-class GroupAdmin(DjangoGroupAdmin):
+class GroupAdmin(OfficeAdmin, DjangoGroupAdmin):
     def has_change_permission(self, request: HttpRequest, obj: Group | None = None) -> bool:
         allowed = super().has_change_permission(request, obj)
         return allowed and (obj is None or may_grant(request.user, obj.permissions.all()))

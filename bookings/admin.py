@@ -19,7 +19,7 @@ from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import ChangeList
-from django.core.exceptions import PermissionDenied, ValidationError
+from django.core.exceptions import PermissionDenied
 from django.db.models import Model, Q, QuerySet
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
@@ -32,6 +32,7 @@ from django.utils.safestring import SafeString
 from import_export.admin import ExportMixin
 
 from accounts.models import User
+from booking_site.office import OfficeAdmin
 from bookings import lifecycle
 from bookings.errors import BookingError
 from bookings.exports import BookingResource, write_csv
@@ -311,7 +312,7 @@ class UserFilter(ChosenFilter):
 
 
 @admin.register(Booking)
-class BookingAdmin(ExportMixin, admin.ModelAdmin):
+class BookingAdmin(ExportMixin, OfficeAdmin):
     list_display = (
         "reference",
         "state_now",
@@ -354,10 +355,6 @@ class BookingAdmin(ExportMixin, admin.ModelAdmin):
         self, request: HttpRequest, queryset: BookingQuerySet, search_term: str
     ) -> tuple[QuerySet, bool]:
         return search_bookings(queryset, search_term), False
-
-    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
-        own = (DoctorFilter.parameter_name, ShowFilter.parameter_name)
-        return lookup in own or super().lookup_allowed(lookup, value, request)
 
     # Who may do what
 
@@ -504,15 +501,6 @@ class BookingAdmin(ExportMixin, admin.ModelAdmin):
         return self._ask(
             request, CANCEL, bookings, form, back=request.get_full_path(), hidden=hidden
         )
-
-    def response_action(
-        self, request: HttpRequest, queryset: BookingQuerySet
-    ) -> HttpResponse | None:
-        try:
-            return super().response_action(request, queryset)
-        except ValidationError:  # an id that is none
-            self.message_user(request, "Choose bookings from the list.", messages.WARNING)
-            return None
 
     def _chosen(self, request: HttpRequest, queryset: BookingQuerySet) -> list[Booking] | None:
         """The bookings to act on, or None, and a message, if they are too many.

@@ -7,7 +7,7 @@ ours: the seats of a slot, and cancelling it.
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -16,16 +16,18 @@ from django.contrib.admin.actions import delete_selected as django_delete_select
 from django.contrib.admin.utils import unquote
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
-from django.db import IntegrityError, connection, models, transaction
-from django.db.models import Count, Exists, F, Func, OuterRef, ProtectedError, Q, QuerySet, Subquery
+from django.db import IntegrityError, connection, transaction
+from django.db.models import Count, Exists, F, OuterRef, ProtectedError, Q, QuerySet, Subquery
 from django.db.models.functions import Coalesce, Now
 from django.forms import ModelForm
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
+from django.utils import timezone
 from django.utils.html import format_html
 
+from booking_site.office import OfficeAdmin
 from bookings import lifecycle
 from bookings.errors import SlotBusy, SweeperRunning
 from bookings.lifecycle import Holder
@@ -40,12 +42,12 @@ from slots.admin_forms import (
     SubjectForm,
 )
 from slots.inventory import InventoryError
-from slots.models import SEAT_IS_AVAILABLE, Doctor, Seat, Show, Slot
+from slots.models import SEAT_IS_AVAILABLE, Doctor, Seat, Show, Slot, SlotQuerySet
 
 BATCHES = 20  # of lapsed holds, released before staff change seats
 
 
-class DeletionRefused(admin.ModelAdmin):
+class DeletionRefused(OfficeAdmin):
     """Deleting says why it cannot be done: beforehand, and if somebody was quicker meanwhile."""
 
     actions = ["delete_selected"]
@@ -185,23 +187,19 @@ class WhenFilter(admin.SimpleListFilter):
         return slots
 
 
-def on_day_of_place(slots: QuerySet) -> QuerySet:
-    """Slots that start today, by the calendar of where they take place. Index: slot_by_start."""
-
-    def day(moment: Any) -> Func:
-        zone = Coalesce("doctor__time_zone", "show__time_zone")
-        template = "(%(function)s(%(expressions)s))::date"
-        return Func(
-            *(zone, moment),
-            function="timezone",
-            template=template,
-            output_field=models.DateField(),
-        )
-
-    near = slots.filter(
-        starts_at__gt=Now() - timedelta(hours=25), starts_at__lt=Now() + timedelta(hours=25)
-    )
-    return near.alias(day=day(F("starts_at")), today=day(Now())).filter(day=F("today"))
+def on_day_of_place(slots: SlotQuerySet) -> SlotQuerySet:
+    """Slots that start today, by the calendar of where they take place: one more query for the
+    zones of doctors, and one for those of shows. Index: slot_by_start.
+    """
+    now = timezone.now()
+    found = slots.none()
+    for of, subjects in (("doctor", Doctor.objects), ("show", Show.objects)):
+        zones_by_day: dict[date, list[str]] = {}
+        for zone in subjects.values_of("time_zone"):
+            zones_by_day.setdefault(now.astimezone(ZoneInfo(zone)).date(), []).append(zone)
+        for day, zones in zones_by_day.items():
+            found |= slots.in_local_days(day, day, of=of, zones=zones)
+    return found
 
 
 class StateFilter(admin.SimpleListFilter):
@@ -451,13 +449,18 @@ class SlotAdmin(DeletionRefused):
 
         Asked once more, the form sees what the other one did, and says so.
         """
-        with suppress(InventoryError):
-            return super().changeform_view(request, *args, **options)
         try:
             return super().changeform_view(request, *args, **options)
         except InventoryError as error:
-            self.message_user(request, str(error), messages.ERROR)
-            return redirect(request.get_full_path())
+            refusal = error
+        try:
+            return super().changeform_view(request, *args, **options)
+        except InventoryError as error:
+            refusal = error
+        except PermissionDenied:
+            pass  # it was called off, so there is no form any more: say that
+        self.message_user(request, str(refusal), messages.ERROR)
+        return redirect(request.get_full_path())
 
     def save_model(self, request: HttpRequest, obj: Slot, form: Any, change: bool) -> None:
         if change:
@@ -474,8 +477,7 @@ class SlotAdmin(DeletionRefused):
         inventory.delete_slot(obj)
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet) -> None:
-        for slot in queryset.order_by("pk"):
-            inventory.delete_slot(slot)
+        inventory.delete_slots(list(queryset))
 
     def render_change_form(
         self, request: HttpRequest, context: dict, *args: Any, **options: Any
@@ -526,8 +528,10 @@ class SlotAdmin(DeletionRefused):
             except InventoryError as error:
                 form.add_error(None, str(error))
         plan = {"chosen": changing.ticked(), "to_choose": True}
+        seen = inventory.seats_seen(slot)  # before the plan: at worst it is older
         context = self._slot_context(request, slot, **plan) | {
             "title": "Change seats",
+            "seen": seen,
             "adding": adding,
             "changing": changing,
         }
@@ -536,6 +540,8 @@ class SlotAdmin(DeletionRefused):
     def _change_seats(self, request: HttpRequest, slot: Slot, form: Any) -> HttpResponse:
         release_lapsed()
         with transaction.atomic():
+            if form.is_relative:
+                inventory.require_seen(slot, request.POST.get("seen", ""))
             done = form.apply()
             self.log_change(request, slot, done)
         self.message_user(request, done, messages.SUCCESS)

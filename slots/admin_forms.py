@@ -210,6 +210,8 @@ def _span(names: list[str]) -> str:
 
 
 class AddRowsForm(RowsForm):
+    is_relative = True  # twice is more than once
+
     def __init__(self, *args: Any, slot: Slot, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.slot = slot
@@ -222,6 +224,8 @@ class AddRowsForm(RowsForm):
 
 
 class AddPlacesForm(forms.Form):
+    is_relative = True
+
     places = seat_count("Places to add", MOST_SEATS)
 
     def __init__(self, *args: Any, slot: Slot, **kwargs: Any) -> None:
@@ -263,6 +267,11 @@ class ChangeSeatsForm(forms.Form):
             self.fields["places"] = seat_count("How many", MOST_SEATS)
             self.fields["places"].required = True
         self.order_fields(["labels", "places", "reason"])
+
+    @property
+    def is_relative(self) -> bool:
+        """Any so many places; what is done to seats that are named can be done once only."""
+        return not self.slot.is_numbered
 
     def clean(self) -> None:
         self.action = self.data.get("action")
@@ -391,13 +400,15 @@ class SlotForm(forms.ModelForm):
     def refuse_overlaps(
         self, subject: Doctor | Show, times: Sequence[tuple[datetime, datetime]]
     ) -> None:
-        """Adds an error, naming the slot, if the doctor has another one at one of these times."""
-        if not isinstance(subject, Doctor):
-            return
+        """Adds an error, naming the slot, if there is another one at one of these times: of a
+        doctor one that overlaps, of a show one that starts when one of these does.
+        """
         others = subject.slots.filter(
             cancelled_at=None, starts_at__lt=times[-1][1], ends_at__gt=times[0][0]
         )
-        for other in others.exclude(pk=self.instance.pk).select_related("doctor"):
+        if isinstance(subject, Show):
+            others = others.filter(starts_at__in=[start for start, _ in times])
+        for other in others.exclude(pk=self.instance.pk).select_related("doctor", "show"):
             if any(other.starts_at < end and start < other.ends_at for start, end in times):
                 url = reverse("admin:slots_slot_change", args=[other.pk])
                 when = f"{other.local_start:%a %d %b %Y, %H:%M}–{other.local_end:%H:%M}"
@@ -484,8 +495,22 @@ class SlotAddForm(SlotForm, RowsForm):
         if not self.errors:
             data["times"] = self._repeat(*first, ZoneInfo(subject.time_zone))
         if not self.errors:
+            self._cap_seats(len(data["times"]))
             data["starts_at"], data["ends_at"] = data["times"][0]
             self.refuse_overlaps(subject, data["times"])
+
+    def _cap_seats(self, slots: int) -> None:
+        """Adds an error if this form would make more seats than one slot can have."""
+        data = self.cleaned_data
+        seats = data["places"]
+        if data["seating"] == Slot.Seating.NUMBERED:
+            seats = data["rows"] * data["seats_per_row"]
+        if slots * seats > MOST_SEATS:
+            self.add_error(
+                None,
+                f"These would be {slots} slots with {say_seats(seats)} each. At most "
+                f"{MOST_SEATS:,} seats can be made at once: repeat the slot less often.",
+            )
 
     def _repeat(
         self, starts: datetime, ends: datetime, zone: ZoneInfo

@@ -1,5 +1,6 @@
 """The plan of a slot for staff: who owns which seat, and why one is held back. Only reads."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -16,14 +17,19 @@ from slots.models import Seat, Slot
 from slots.seat_map import SeatMap
 
 MOST_BOOKINGS = 200  # in the list below the plan
+MOST_REASONS = 50
 
 
 @dataclass
 class StaffPlan:
-    """`plan`: with owner, link and reason in its cells, if the seats are numbered."""
+    """`plan`: with owner, link and reason in its cells, if the seats are numbered.
+
+    `blocked`: how many seats are held back for each reason, the most first.
+    """
 
     plan: SeatMap
     fill: SafeString
+    blocked: list[tuple[str, int]]
     bookings: list[Booking]
     may_see_names: bool
     to_choose: bool
@@ -46,7 +52,7 @@ def may_see_names(request: HttpRequest) -> bool:
 def load(
     slot: Slot, may_see_names: bool, *, to_choose: bool = False, chosen: Collection[str] = ()
 ) -> StaffPlan:
-    """The seats of a slot, however many: two queries, and one for the bookings if seen.
+    """The seats of a slot, however many: three queries, and one for the bookings if seen.
 
     `to_choose`: free and blocked seats can be ticked, and those `chosen` are.
     """
@@ -54,8 +60,9 @@ def load(
     bookings = list(Booking.objects.for_slot(slot)) if may_see_names else []
     for booking in bookings:
         booking.url = reverse("admin:bookings_booking_change", args=[booking.pk])
+    reasons = _reasons(slot)
     if slot.is_numbered:
-        _describe(plan, {booking.pk: booking for booking in bookings}, _reasons(slot), chosen)
+        _describe(plan, {booking.pk: booking for booking in bookings}, reasons, chosen)
     counts = plan.counts
     return StaffPlan(
         plan=plan,
@@ -69,6 +76,7 @@ def load(
                 "blocked": counts[Seat.State.BLOCKED],
             },
         ),
+        blocked=Counter(reasons.values()).most_common(MOST_REASONS),
         bookings=bookings,
         may_see_names=may_see_names,
         to_choose=to_choose,

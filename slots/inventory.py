@@ -10,9 +10,11 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import count, islice
+from operator import attrgetter
 from typing import Any
 
 from django.db import IntegrityError, connection, transaction
+from django.db.models import Count, Max, Q
 
 from booking_site.database import bound_waiting
 from slots.models import Doctor, Seat, Show, Slot
@@ -21,6 +23,10 @@ MOST_SEATS = 200_000  # in one slot
 MOST_IN_A_ROW = 1_000
 MOST_NAMED = 12  # labels in one message
 INSERT_TIMEOUT = "60s"  # for that many seats, on a slow machine
+ONE_AT_A_TIME = (
+    "slot_of_a_doctor_overlaps_no_other",
+    "slot_of_a_show_starts_when_no_other_does",
+)
 
 
 class InventoryError(Exception):
@@ -28,7 +34,7 @@ class InventoryError(Exception):
 
 
 class Overlap(InventoryError):
-    """The doctor has another slot at this time."""
+    """The doctor has another slot at this time, or the show another one with this start."""
 
 
 class SeatsInUse(InventoryError):
@@ -74,7 +80,7 @@ def change_slot(
     """
     bound_waiting()
     _lock_doctor(slot)
-    current = _lock_slot(slot)
+    current = _lock_open_slot(slot)
     if (current.starts_at, current.ends_at) != (starts_at, ends_at):
         list(slot.seats.values_list("pk").lock())
         if slot.seats.owned().exists():
@@ -88,12 +94,27 @@ def change_slot(
         )
 
 
-@transaction.atomic
 def delete_slot(slot: Slot) -> None:
     """Deletes a slot that nobody ever booked, with its seats. Locks both. Raises SeatsInUse."""
+    delete_slots([slot])
+
+
+@transaction.atomic
+def delete_slots(slots: Collection[Slot]) -> None:
+    """As `delete_slot`, all of them or none.
+
+    The seats of all are locked in id order, as by those who move a booking from one to another.
+    """
     bound_waiting()
-    _lock_slot(slot)
-    list(slot.seats.values_list("pk").lock())
+    for slot in sorted(slots, key=attrgetter("pk")):
+        _lock_slot(slot)
+    list(Seat.objects.filter(slot__in=slots).values_list("pk").lock())
+    for slot in slots:
+        _delete_locked(slot)
+
+
+def _delete_locked(slot: Slot) -> None:
+    """Deletes one of them. Raises SeatsInUse."""
     refusal = SeatsInUse(f"{slot} has bookings, so it cannot be deleted. It can be cancelled.")
     if slot.bookings.exists():
         raise refusal
@@ -121,6 +142,14 @@ def _lock_slot(slot: Slot) -> Slot:
     return locked
 
 
+def _lock_open_slot(slot: Slot) -> Slot:
+    """As `_lock_slot`. Raises InventoryError also if the slot was called off meanwhile."""
+    locked = _lock_slot(slot)
+    if locked.cancelled_at:
+        raise InventoryError("This slot has been cancelled, so nothing of it can be changed.")
+    return locked
+
+
 @contextmanager
 def _overlap_refused(slot: Slot) -> Iterator[None]:
     """Runs one write of the slot; the database's refusal of two at once becomes Overlap."""
@@ -128,9 +157,31 @@ def _overlap_refused(slot: Slot) -> Iterator[None]:
         with transaction.atomic():
             yield
     except IntegrityError as error:
-        if error.__cause__.diag.constraint_name == "slot_of_a_doctor_overlaps_no_other":
+        if error.__cause__.diag.constraint_name in ONE_AT_A_TIME:
             raise Overlap(f"{slot.subject} has another slot at this time.") from error
         raise
+
+
+def seats_seen(slot: Slot) -> str:
+    """What staff have made of the seats up to now, for `require_seen`. One query."""
+    counts = slot.seats.aggregate(
+        last=Max("id"), total=Count("*"), blocked=Count("pk", filter=Q(blocked=True))
+    )
+    return "{last}-{total}-{blocked}".format(**counts)
+
+
+def require_seen(slot: Slot, seen: str) -> None:
+    """Locks the slot; raises InventoryError if staff have changed its seats since `seats_seen`.
+
+    For “so many more” and “any so many”: those sent twice, by a double click, would do it twice.
+    """
+    bound_waiting()
+    _lock_open_slot(slot)
+    if seats_seen(slot) != seen:
+        raise InventoryError(
+            "The seats have been changed since this page was shown, perhaps by your own click. "
+            "Nothing was done now: look at them, and send it again if it is still needed."
+        )
 
 
 def row_names() -> Iterator[str]:
@@ -314,7 +365,7 @@ def _require_room(slot: Slot, more: int, is_sensible: bool) -> None:
     if not is_sensible:
         raise InventoryError("Give at least one seat.")
     bound_waiting(statement_timeout=INSERT_TIMEOUT)
-    locked = _lock_slot(slot)
+    locked = _lock_open_slot(slot)
     slot.first_seat_id = locked.first_seat_id  # whoever had the turn before may have set it
     if slot.seats.count() + more > MOST_SEATS:
         raise InventoryError(f"A slot can have at most {MOST_SEATS:,} seats.")

@@ -24,8 +24,12 @@ def default_time_zone() -> str:
     return settings.TIME_ZONE
 
 
+# In the folder of zones, but no zone that means the same anywhere else.
+NO_ZONES = {"localtime", "posixrules", "Factory"}
+
+
 def validate_time_zone(name: str) -> None:
-    if name not in available_timezones():
+    if name not in available_timezones() - NO_ZONES:
         raise ValidationError(f"“{name}” is no time zone; write it like Europe/Berlin.")
 
 
@@ -267,6 +271,13 @@ class Slot(models.Model):
                 ],
                 condition=Q(doctor__isnull=False, cancelled_at=None),
                 violation_error_message="The doctor has another slot at this time.",
+            ),
+            # A form that is sent twice makes one performance.
+            models.UniqueConstraint(
+                fields=["show", "starts_at"],
+                condition=Q(show__isnull=False, cancelled_at=None),
+                name="slot_of_a_show_starts_when_no_other_does",
+                violation_error_message="The show has another slot at this time.",
             ),
         ]
         indexes = [

@@ -87,11 +87,15 @@ class SlotFactory(factory.django.DjangoModelFactory):
     ) -> Slot:
         if rows:
             fields["seating"] = Slot.Seating.NUMBERED
+        cancelled_at = fields.pop("cancelled_at", None)
         slot = super()._create(model_class, *args, **fields)
         if rows:
             inventory.add_rows(slot, rows=rows, seats_per_row=seats_per_row)
         elif places:
             inventory.add_places(slot, places=places)
+        if cancelled_at:  # only now: nothing is added to what was called off
+            slot.cancelled_at = cancelled_at
+            slot.save(update_fields=["cancelled_at"])
         return slot
 
 

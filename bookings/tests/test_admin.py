@@ -783,8 +783,8 @@ def test_typed_filter_keeps_the_rest_of_the_question(client: Client, desk: User)
 
 
 def test_unknown_filter_leads_back_to_the_list(client: Client, desk: User) -> None:
-    assert client.get(LIST, {"password": "x"})["Location"] == f"{LIST}?e=1"
-    assert client.get(LIST, {"user__password__startswith": "md5"}).status_code == 400
+    for name in ("password", "user__password__startswith"):
+        assert client.get(LIST, {name: "md5"})["Location"] == f"{LIST}?e=1"
 
 
 # ── cost ──────────────────────────────────────────────────────────────────────────────────────────

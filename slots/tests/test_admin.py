@@ -200,6 +200,26 @@ def test_overlap_is_refused_naming_the_other_slot(client: Client) -> None:
     assert Slot.objects.count() == 2
 
 
+def test_show_is_not_given_twice_at_the_same_moment(client: Client) -> None:
+    show = ShowFactory(name="Tide")
+    client.post(url("add"), slot_form(show))
+    other = Slot.objects.get()
+    said = (
+        f'Tide has another slot at this time: <a href="{url("change", other)}">'
+        "Sat 01 Jun 2030, 14:00–14:30</a>."
+    )
+    longer = slot_form(show, ends="2030-06-01 16:00", days="2")
+    assert errors(client.post(url("add"), longer)) == [said]
+    client.post(url("add"), slot_form(show, "2030-06-01 14:15", "2030-06-01 16:00"))
+    second = Slot.objects.latest("pk")
+    assert second != other
+    moved = times_of(second, starts_at="2030-06-01 14:00")
+    assert errors(client.post(url("change", second), moved)) == [said]
+    lifecycle.cancel_slot(other, actor="desk")
+    assert client.post(url("add"), slot_form(show)).status_code == 302
+    assert Slot.objects.count() == 3
+
+
 def test_name_of_a_doctor_is_text_in_the_error(client: Client) -> None:
     doctor = DoctorFactory(name="<b>Dr.</b>")
     client.post(url("add"), slot_form(doctor))
@@ -230,6 +250,24 @@ def test_repeating_that_starts_on_a_weekend_starts_on_monday(client: Client) -> 
     form = slot_form(DoctorFactory(), "2030-06-01 09:00", "2030-06-01 09:20")
     client.post(url("add"), form | {"skip_weekends": "on"})
     assert f"{Slot.objects.get().local_start:%a %d}" == "Mon 03"
+
+
+@pytest.mark.parametrize(
+    ("seats", "each"),
+    [
+        ({"places": "100001"}, "100,001"),
+        ({"seating": "NUMBERED", "rows": "101", "seats_per_row": "1000"}, "101,000"),
+    ],
+)
+def test_one_form_makes_no_more_seats_than_a_slot_can_have(
+    client: Client, seats: dict[str, str], each: str
+) -> None:
+    form = slot_form(ShowFactory(), days="2") | seats
+    assert errors(client.post(url("add"), form)) == [
+        f"These would be 2 slots with {each} seats each. At most 200,000 seats can be made at "
+        "once: repeat the slot less often."
+    ]
+    assert not Slot.objects.exists()
 
 
 def test_repeating_into_another_slot_makes_none(client: Client) -> None:
@@ -338,7 +376,9 @@ def test_cancelled_slot_cannot_be_changed(client: Client) -> None:
 
 
 def change_seats(client: Client, slot: Slot, action: str, **fields: Any) -> Any:
-    return client.post(url("seats", slot), {"action": action} | fields, follow=True)
+    """Sends the form of a page that was opened just now."""
+    form = {"action": action, "seen": inventory.seats_seen(slot)} | fields
+    return client.post(url("seats", slot), form, follow=True)
 
 
 def test_rows_are_added(client: Client) -> None:
@@ -368,6 +408,48 @@ def test_places_are_added_blocked_unblocked_and_removed(client: Client) -> None:
     assert errors(response, "changing") == [
         "Only 1 seat is free, so 2 cannot be taken away. Cancel or move bookings first."
     ]
+
+
+CHANGED_MEANWHILE = [
+    "The seats have been changed since this page was shown, perhaps by your own click. "
+    "Nothing was done now: look at them, and send it again if it is still needed."
+]
+
+
+@pytest.mark.parametrize("action", ["add", "block", "unblock", "remove"])
+def test_form_about_so_many_places_that_is_sent_twice_is_done_once(
+    client: Client, action: str
+) -> None:
+    slot = SlotFactory(places=8)
+    inventory.block_places(slot, places=4)
+    form = {"places": "2", "add-places": "2", "seen": inventory.seats_seen(slot)}
+    assert len(told(change_seats(client, slot, action, **form))) == 1
+    seats = list(slot.seats.values_list())
+    again = change_seats(client, slot, action, **form)
+    assert errors(again, "adding" if action == "add" else "changing") == CHANGED_MEANWHILE
+    assert list(slot.seats.values_list()) == seats
+    assert again.context["seen"] == inventory.seats_seen(slot)
+    assert again.content.decode().count(f'name="seen" value="{again.context["seen"]}"') == 2
+
+
+def test_rows_that_are_sent_twice_are_added_once(client: Client) -> None:
+    slot = SlotFactory(rows=1, seats_per_row=2)
+    seen = client.get(url("seats", slot)).context["seen"]
+    form = {"add-rows": "2", "add-seats_per_row": "1", "seen": seen}
+    assert told(change_seats(client, slot, "add", **form)) == ["Added 2 seats."]
+    assert errors(change_seats(client, slot, "add", **form), "adding") == CHANGED_MEANWHILE
+    assert labels(slot) == ["A1", "A2", "B1", "C1"]
+    inventory.remove_seats(slot, seat_ids=[slot.seats.last().pk])
+    assert errors(change_seats(client, slot, "add", **form | {"seen": ""}), "adding")
+    assert labels(slot) == ["A1", "A2", "B1"]
+
+
+def test_booking_does_not_get_in_the_way_of_adding(client: Client) -> None:
+    slot = SlotFactory(places=2)
+    seen = inventory.seats_seen(slot)
+    lifecycle.hold(slot, quantity=1)
+    form = {"add-places": "1", "seen": seen}
+    assert told(change_seats(client, slot, "add", **form)) == ["Added 1 seat."]
 
 
 def test_seats_are_chosen_on_the_plan_and_by_label(client: Client) -> None:
@@ -489,6 +571,30 @@ def test_plan_tells_who_owns_what(client: Client) -> None:
     assert page.count(f'href="{cells[0]["url"]}"') == 2  # on the plan and in the list
 
 
+@pytest.mark.parametrize("size", [{"rows": 1, "seats_per_row": 9}, {"places": 9}])
+def test_reasons_of_blocked_seats_are_told(client: Client, size: dict[str, int]) -> None:
+    slot = SlotFactory(**size)
+    assert "Blocked:" not in client.get(url("change", slot)).content.decode()
+    for places, reason in ((1, "<b>Piano"), (3, "For the press"), (2, "")):
+        inventory.block_places(slot, places=places, reason=reason)
+    for page in ("change", "seats"):
+        text = " ".join(client.get(url(page, slot)).content.decode().split())
+        assert "Blocked: 3 for “For the press”; 2 without a reason; 1 for “&lt;b&gt;Piano”." in text
+
+
+def test_list_below_the_plan_leads_to_all_bookings(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slot = SlotFactory(rows=1, seats_per_row=2)
+    book(slot, "A1")
+    book(slot, "A2")
+    all_of_them = f"/admin/bookings/booking/?slot__id__exact={slot.pk}"
+    assert all_of_them not in client.get(url("change", slot)).content.decode()
+    monkeypatch.setattr("slots.admin_plan.MOST_BOOKINGS", 1)
+    assert f'href="{all_of_them}"' in client.get(url("change", slot)).content.decode()
+    assert client.get(all_of_them).context["cl"].result_count == 2
+
+
 def test_who_may_not_see_bookings_sees_no_names() -> None:
     client = office("view_slot", "change_slot")
     slot = SlotFactory(rows=1, seats_per_row=2)
@@ -511,7 +617,7 @@ def test_plan_and_list_take_the_same_queries_at_any_size(
     for slot in (small, large):
         with django_assert_num_queries(9):
             client.get(url("change", slot))
-        with django_assert_num_queries(8):
+        with django_assert_num_queries(9):
             client.get(url("seats", slot))
 
 
@@ -589,6 +695,21 @@ def test_today_is_the_day_of_the_place(client: Client) -> None:
     assert sorted(str(slot.subject) for slot in found) == ["Pacific/Kiritimati", "Pacific/Midway"]
     for slot in found:
         assert slot.local_start.date() == now.astimezone(slot.zone).date()
+
+
+def test_today_is_found_in_a_zone_that_only_this_machine_has(client: Client) -> None:
+    slot = AppointmentFactory(doctor__time_zone="localtime", starts_at=timezone.now())
+    SlotFactory(show__time_zone="localtime", starts_at=timezone.now() + timedelta(days=2))
+    found = client.get(f"{url('changelist')}?when=today").context["cl"].result_list
+    assert found == [slot]
+
+
+@pytest.mark.parametrize("zone", ["localtime", "posixrules", "Factory", "Europe/Atlantis"])
+def test_zone_of_no_place_is_refused(zone: str) -> None:
+    client, doctor = office("change_doctor", "view_doctor"), DoctorFactory(time_zone=zone)
+    form = {"name": "Who", "specialization": "", "bio": "", "time_zone": zone}
+    response = client.post(f"/admin/slots/doctor/{doctor.pk}/change/", form)
+    assert errors(response) == [f"“{zone}” is no time zone; write it like Europe/Berlin."]
 
 
 def test_list_shows_fill_and_state(client: Client) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from booking_site.tests.factories import AppointmentFactory, DoctorFactory, SlotFactory
+from booking_site.tests.factories import AppointmentFactory, DoctorFactory, ShowFactory, SlotFactory
 from booking_site.tests.races import assert_sound, race, start
 from bookings import lifecycle
 from bookings.errors import BookingError
@@ -55,6 +55,19 @@ def test_second_of_two_overlapping_slots_is_a_form_error(client: Client) -> None
     assert Seat.objects.count() == 1
 
 
+def test_form_of_a_performance_that_is_sent_twice_makes_one(client: Client) -> None:
+    form = slot_form(ShowFactory(name="Tide"))
+    first = start(
+        lambda: client.post(url("add"), form), pause_after='INSERT INTO "slots_slot"'
+    ).wait_until_paused()
+    second = start(lambda: client.post(url("add"), form)).wait_until_blocked()
+    first.resume()
+    assert first.outcome().status_code == 302
+    (said,) = errors(second.outcome())
+    assert said.startswith("Tide has another slot at this time: ")
+    assert Slot.objects.count() == 1
+
+
 def test_slot_moved_onto_one_that_is_being_added_is_a_form_error(client: Client) -> None:
     slot = AppointmentFactory(starts_at=START)
     first = start(
@@ -81,6 +94,61 @@ def test_crowd_that_adds_the_same_slot_makes_one() -> None:
     assert sorted(type(result).__name__ for result in results) == ["Overlap"] * 11 + ["Slot"]
     assert Slot.objects.count() == 1
     assert all(isinstance(result, Slot | Overlap) for result in results)
+
+
+def test_click_on_add_while_the_first_one_is_at_work_adds_once(client: Client) -> None:
+    slot = SlotFactory(places=2)
+    form = {"action": "add", "add-places": "3", "seen": inventory.seats_seen(slot)}
+    first = start(
+        lambda: client.post(url("seats", slot), form), pause_after="INSERT INTO slots_seat"
+    ).wait_until_paused()
+    second = start(lambda: client.post(url("seats", slot), form)).wait_until_blocked()
+    first.resume()
+    assert first.outcome().status_code == 302
+    (said,) = errors(second.outcome(), "adding")
+    assert said.startswith("The seats have been changed since this page was shown")
+    assert slot.seats.count() == 5
+
+
+NOT_OPEN = "This slot has been cancelled, so nothing of it can be changed."
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda slot: inventory.add_places(slot, places=1),
+        lambda slot: inventory.change_slot(
+            slot, starts_at=LATER, ends_at=LATER + HOUR, opens_at=None, closes_at=None
+        ),
+    ],
+)
+def test_slot_that_is_being_called_off_is_neither_moved_nor_grown(change: Any) -> None:
+    slot = SlotFactory(places=2, starts_at=START)
+    canceller = start(
+        lambda: lifecycle.cancel_slot(slot, actor="desk"), pause_after='UPDATE "slots_slot"'
+    ).wait_until_paused()
+    changer = start(lambda: change(slot)).wait_until_blocked()
+    canceller.resume()
+    assert canceller.outcome() == []
+    refusal = changer.outcome()
+    assert (type(refusal), str(refusal)) == (InventoryError, NOT_OPEN)
+    slot.refresh_from_db()
+    assert (slot.starts_at, slot.seats.count()) == (START, 2)
+
+
+@pytest.mark.parametrize("page", ["change", "seats"])
+def test_forms_of_a_slot_that_is_being_called_off_say_so(client: Client, page: str) -> None:
+    slot = SlotFactory(places=2)
+    form = times_of(slot, ends_at="2035-01-01 10:00")
+    form |= {"action": "add", "add-places": "1", "seen": inventory.seats_seen(slot)}
+    canceller = start(
+        lambda: lifecycle.cancel_slot(slot, actor="desk"), pause_after='UPDATE "slots_slot"'
+    ).wait_until_paused()
+    changer = start(lambda: client.post(url(page, slot), form, follow=True)).wait_until_blocked()
+    canceller.resume()
+    said = changer.outcome()
+    assert (told(said) if page == "change" else errors(said, "adding")) == [NOT_OPEN]
+    assert slot.seats.count() == 2
 
 
 # ── Staff beside patients ─────────────────────────────────────────────────────────────────────────
@@ -179,6 +247,26 @@ def test_deleting_waits_for_a_buyer_and_is_refused(client: Client) -> None:
         f"{slot} has bookings, so it cannot be deleted. It can be cancelled."
     ]
     assert Seat.objects.count() == 1
+    assert_sound()
+
+
+def test_deleting_slots_beside_a_move_between_them_is_refused_and_moves() -> None:
+    """Seats of both are locked by both: in one order, whichever slot they are of."""
+    doctor = DoctorFactory()
+    free = AppointmentFactory(doctor=doctor, starts_at=LATER, places=0)
+    booked = AppointmentFactory(doctor=doctor, starts_at=LATER + HOUR)
+    inventory.add_places(free, places=1)  # a seat with a higher id in the slot with the lower
+    booking = lifecycle.confirm(lifecycle.hold(booked, quantity=1))
+    deleter = start(
+        lambda: inventory.delete_slots([free, booked]), pause_after='FROM "slots_seat"'
+    ).wait_until_paused()
+    mover = start(
+        lambda: lifecycle.reschedule(booking, slot=free, seat_ids=seat_ids(free))
+    ).wait_until_blocked()
+    deleter.resume()
+    assert isinstance(deleter.outcome(), SeatsInUse)
+    assert isinstance(mover.outcome(), Booking)
+    assert Slot.objects.count() == 2
     assert_sound()
 
 

@@ -71,6 +71,10 @@ NEW_SLOT = (
     "INSERT INTO slots_slot (doctor_id, starts_at, ends_at, seating, first_seat_id, last_seat_id)"
     " SELECT doctor_id, {}, {}, 'GENERAL', 0, 0 FROM slots_slot WHERE id = {{early.id}}"
 )
+NEW_PERFORMANCE = (
+    "INSERT INTO slots_slot (show_id, starts_at, ends_at, seating, first_seat_id, last_seat_id)"
+    " SELECT show_id, {}, ends_at, 'GENERAL', 0, 0 FROM slots_slot WHERE id = {{slot.id}}"
+)
 NEW_SEAT = (
     "INSERT INTO slots_seat (slot_id, label, section, row, accessible, blocked, block_reason,"
     " booking_id, held_until) VALUES ({{slot.id}}, {}, '', '', false, false, '', {}, {})"
@@ -102,6 +106,12 @@ REFUSED = {
         "UPDATE slots_slot SET doctor_id = {early.doctor_id}, show_id = NULL,"
         " starts_at = (SELECT starts_at FROM slots_slot WHERE id = {early.id})"
         " WHERE id = {slot.id}",
+    ],
+    "slot_of_a_show_starts_when_no_other_does": [
+        NEW_PERFORMANCE.format("starts_at"),
+        "UPDATE slots_slot SET show_id = {slot.show_id}, starts_at ="
+        " (SELECT starts_at FROM slots_slot WHERE id = {slot.id})"
+        " WHERE id = {elsewhere.slot_id}",
     ],
     "seat_label_is_unique_in_slot": [
         NEW_SEAT.format("'{free.label}'", "NULL", "NULL"),
@@ -164,10 +174,7 @@ ALLOWED = {
         "(SELECT ends_at FROM slots_slot WHERE id = {late.id})",
         "(SELECT ends_at + interval '1 h' FROM slots_slot WHERE id = {late.id})",
     ),
-    "two performances at once": (
-        "INSERT INTO slots_slot (show_id, starts_at, ends_at, seating, first_seat_id, last_seat_id)"
-        " SELECT show_id, starts_at, ends_at, seating, 0, 0 FROM slots_slot WHERE id = {slot.id}"
-    ),
+    "two performances that overlap": NEW_PERFORMANCE.format("starts_at + interval '1 ms'"),
     "booking that closes at the end": SLOT.format("closes_at = ends_at"),
     "booking that closes before the start": SLOT.format(
         "opens_at = starts_at - interval '2 h', closes_at = starts_at - interval '1 h'"
@@ -204,6 +211,11 @@ def test_slot_may_overlap_one_that_was_called_off(scene: Scene) -> None:
     # But two live ones there cannot be: it cannot be called on again.
     revival = SLOT.format("cancelled_at = NULL").format(early=scene.early)
     assert refusal_of(revival) == "slot_of_a_doctor_overlaps_no_other"
+
+
+def test_show_may_start_when_one_that_was_called_off_does(scene: Scene) -> None:
+    run(f"UPDATE slots_slot SET cancelled_at = now() WHERE id = {scene.slot.id}")
+    assert run(NEW_PERFORMANCE.format("starts_at").format(slot=scene.slot)) == 1
 
 
 def test_other_doctors_may_be_busy_at_the_same_time(scene: Scene) -> None:
