@@ -471,20 +471,27 @@ def expire_due(*, batch_size: int = 500) -> tuple[int, int]:
 def cancel_slot(slot: Slot, *, actor: Holder | str, reason: str = "") -> list[Booking]:
     """Takes the slot off the calendar and cancels its bookings; returns those it cancelled.
 
-    First `cancelled_at` is committed. Then all seats are locked once and let go: whoever had read
-    the slot as open had locked a seat by then, and has finished when the last lock is granted. Then
-    each booking is cancelled by the ordinary path, and its mail is queued. Killed half-way, it is
-    finished by calling it again (`expire_holds` does, without the reason). Raises SlotBusy.
+    First `cancelled_at` and the reason are committed. Then all seats are locked once and let go:
+    whoever had read the slot as open had locked a seat by then, and has finished when the last lock
+    is granted. Then each booking is cancelled by the ordinary path, and its mail is queued. A busy
+    one does not stop the others: SlotBusy is raised when they are done. What that, or a kill
+    half-way, leaves is finished by calling it again, as `expire_holds` does.
     """
 
     def close() -> None:
-        Slot.objects.filter(pk=slot.pk, cancelled_at=None).update(cancelled_at=Now())
+        Slot.objects.filter(pk=slot.pk, cancelled_at=None).update(
+            cancelled_at=Now(), cancel_reason=reason
+        )
 
     def wait_for_holds() -> None:
         list(Seat.objects.filter(slot=slot).values_list("pk").lock())
 
     _transact(close)
-    _transact(wait_for_holds)
+    busy = None
+    try:
+        _transact(wait_for_holds)
+    except SlotBusy as error:
+        busy = error
     cancelled = []
     open_states = [Booking.Status.PENDING, Booking.Status.CONFIRMED]
     for booking in Booking.objects.filter(slot=slot, status__in=open_states).order_by("created_at"):
@@ -494,15 +501,30 @@ def cancel_slot(slot: Slot, *, actor: Holder | str, reason: str = "") -> list[Bo
                 cancelled.append(_reload(booking))
         except (HoldExpired, WrongState):
             continue  # it ended by itself in the meantime
+        except SlotBusy as error:
+            busy = error
+    if busy:
+        raise busy
     return cancelled
 
 
 def finish_cancelled_slots() -> list[Booking]:
-    """Cancels what a `cancel_slot` that was killed half-way left; returns those bookings."""
+    """Cancels what a `cancel_slot` left, for the reason given then; returns those bookings.
+
+    Raises SlotBusy when it has been to all such slots.
+    """
     left = Slot.objects.filter(
         cancelled_at__isnull=False, bookings__status=Booking.Status.CONFIRMED
     ).distinct()
-    return [booking for slot in left for booking in cancel_slot(slot, actor=SYSTEM)]
+    cancelled, busy = [], None
+    for slot in left:
+        try:
+            cancelled += cancel_slot(slot, actor=SYSTEM, reason=slot.cancel_reason)
+        except SlotBusy as error:
+            busy = error
+    if busy:
+        raise busy
+    return cancelled
 
 
 # ── The steps of the protocol ─────────────────────────────────────────────────────────────────────

@@ -753,6 +753,7 @@ def test_cancelling_a_slot_asks_first_and_cancels_its_bookings(client: Client) -
         f"{slot} was cancelled, and with it 2 bookings and 1 hold. "
         "Those who booked are informed by mail."
     ]
+    assert "The reason: The singer is ill" in response.content.decode()
     slot.refresh_from_db()
     assert slot.cancelled_at is not None
     for booking in [*bookings, hold]:
