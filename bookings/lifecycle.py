@@ -212,15 +212,16 @@ def _find_by_key(key: str | None, holder: Holder, digest: str) -> Booking | None
 def confirm(
     booking: Booking,
     *,
-    name: str = "",
-    email: str = "",
-    phone: str = "",
+    name: str | None = None,
+    email: str | None = None,
+    phone: str | None = None,
     actor: Holder | str = GUEST,
 ) -> Booking:
     """PENDING → CONFIRMED: the seats are sold. A confirmed booking is returned unchanged;
     `has_changed` of what is returned tells the two apart.
 
-    Details given here replace those given before. Locks the booking, then its seats. Queues a mail.
+    Details given here replace those given before, an empty text too; None keeps them.
+    Locks the booking, then its seats. Queues a mail.
     Raises HoldExpired, WrongState, SlotClosed, SlotBusy.
     """
 
@@ -231,18 +232,19 @@ def confirm(
         _require_hold(current, "confirmed")
         seats, slot = _lock_own_seats(current)
         _require_open(slot)
-        given = {"name": name, "email": email, "phone": phone}
+        details = {"name": name, "email": email, "phone": phone}
+        given = {field: value for field, value in details.items() if value is not None}
         _change_status(
             current,
             BookingEvent.Action.CONFIRM,
             Booking.Status.CONFIRMED,
             actor=actor,
             confirmed_at=slot.now,
-            **{field: value for field, value in given.items() if value},
+            **given,
         )
         _give_seats(seats, current, held_until=None)
-        current.name = name or current.name
-        current.email = email or current.email
+        for field, value in given.items():
+            setattr(current, field, value)
         notices.confirmed(current)
         return True
 
