@@ -5,8 +5,8 @@ the database, between the mail server's “accepted” and its own COMMIT leaves
 and it is sent again.
 
 A mail that cannot be sent is deferred and tried again after 1, 2, 4, … minutes, for three days;
-then it is given up: it stays in the queue until `send_mails --retry`. It never stops the others.
-With the mail server away the round ends, and no mail has lost a try.
+then it is given up: it stays in the queue until `send_mails --retry`. It never stops the others,
+and new mails go first. With the mail server away the round ends, and no mail has lost a try.
 """
 
 import smtplib
@@ -23,7 +23,7 @@ from django.db.models.signals import post_save
 from mailer import engine
 from mailer.models import (
     PRIORITY_DEFERRED,
-    PRIORITY_MEDIUM,
+    PRIORITY_LOW,
     RESULT_FAILURE,
     Message,
     MessageLog,
@@ -38,6 +38,7 @@ HAS_TRIES_LEFT = Q(retry_count__lt=settings.MAILER_EMAIL_MAX_RETRIES)
 # Of what smtplib raises, what is not about the one mail. It says SMTPException itself when the
 # server offers no way to log in.
 SERVER_ERRORS = (
+    smtplib.SMTPServerDisconnected,
     smtplib.SMTPConnectError,
     smtplib.SMTPHeloError,
     smtplib.SMTPAuthenticationError,
@@ -49,6 +50,10 @@ class MailServerAway(Exception):
     """No mail can be sent, whichever it is."""
 
     pause = 60  # seconds: who knocks all the time with a wrong password is locked out
+
+    def __init__(self, reason: str, mail: int) -> None:
+        super().__init__(reason)
+        self.mail = mail
 
 
 class _DatabaseFailed(Exception):
@@ -69,6 +74,11 @@ def send_waiting(stop: StopSignal, attempts: list[MessageLog]) -> None:
         engine.send_all(_Line(stop))
     except _DatabaseFailed as failed:
         raise failed.__cause__ from None
+    except MailServerAway as away:
+        if isinstance(away.__cause__, smtplib.SMTPServerDisconnected):
+            # Should it hang up because of this mail, the others go first next time.
+            Message.objects.filter(pk=away.mail).update(priority=PRIORITY_LOW, when_added=Now())
+        raise
     finally:
         post_save.disconnect(note, sender=MessageLog)
 
@@ -98,7 +108,7 @@ def handle_failure(connection: Any, message: Message, error: Exception) -> tuple
     if isinstance(error, Error):
         raise _DatabaseFailed from error
     if is_of_server(error):
-        raise MailServerAway(f"Mails cannot be sent: {describe(error)}") from error
+        raise MailServerAway(f"Mails cannot be sent: {describe(error)}", message.pk) from error
     tries_left = message.retry_count < settings.MAILER_EMAIL_MAX_RETRIES
     # From now on the time of the last try counts.
     Message.objects.filter(pk=message.pk).update(priority=PRIORITY_DEFERRED, when_added=Now())
@@ -132,19 +142,22 @@ def describe(error: Exception) -> str:
 
 
 def retry_due() -> int:
-    """Puts deferred mails back in line whose time for another try has come; returns how many."""
+    """Puts deferred mails back in line, behind new ones, whose time for another try has come.
+
+    Returns how many.
+    """
     wait = Value(FIRST_WAIT) * Power(2, F("retry_count"))
     due = ExpressionWrapper(Now() - wait, output_field=DateTimeField())
     return (
         Message.objects.deferred()
         .filter(HAS_TRIES_LEFT, when_added__lte=due)
-        .update(priority=PRIORITY_MEDIUM, retry_count=F("retry_count") + 1)
+        .update(priority=PRIORITY_LOW, retry_count=F("retry_count") + 1)
     )
 
 
 def retry_all() -> int:
-    """Puts all deferred mails back in line, also those given up, as if they were new."""
-    return Message.objects.deferred().update(priority=PRIORITY_MEDIUM, retry_count=0)
+    """Puts all deferred mails back in line, also those given up, as if never tried."""
+    return Message.objects.deferred().update(priority=PRIORITY_LOW, retry_count=0)
 
 
 def count_deferred() -> tuple[int, int]:

@@ -101,3 +101,8 @@ def describe(failure: Exception) -> str:
     if isinstance(failure, Error):
         return f"The database failed: {reason}."
     return f"{reason}."
+
+
+def count(number: int, what: str) -> str:
+    """“1 mail”, “2 mails”."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

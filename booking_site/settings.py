@@ -392,7 +392,6 @@ DEFAULT_FROM_EMAIL = SERVER_EMAIL = read(
 MAILER_USE_FILE_LOCK = False  # it would outlive a killed sender; the rows' own locks do not
 MAILER_EMAIL_LOG_MESSAGE_DATA = False  # what was sent is not kept
 MAILER_ERROR_HANDLER = "booking_site.mail_queue.handle_failure"
-MAILER_EMAIL_MAX_DEFERRED = 10  # in one round, then the next one
 MAILER_EMAIL_MAX_RETRIES = 12  # each after twice the time: three days in all
 
 # Language and time

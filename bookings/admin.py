@@ -34,7 +34,7 @@ from import_export.admin import ExportMixin
 from accounts.models import User
 from booking_site.office import OfficeAdmin
 from bookings import lifecycle
-from bookings.errors import BookingError
+from bookings.errors import BookingError, InvalidRequest
 from bookings.exports import BookingResource, write_csv
 from bookings.forms import DetailsForm
 from bookings.lifecycle import Holder
@@ -90,9 +90,17 @@ class OptionalReasonForm(ReasonForm):
 
 
 def _confirm(booking: Booking, actor: Holder, **details: str) -> Booking:
-    """Without details, those given before, or else those of the account."""
-    if booking.user and not booking.email and not details:
-        details = {"name": booking.name or booking.user.name, "email": booking.user.email}
+    """Without details, those given before, or else those of the account.
+
+    Raises InvalidRequest if even those name nobody: who comes could not be told of anything.
+    """
+    if not details:
+        account = booking.user
+        if account and not booking.email:
+            details = {"name": booking.name or account.name, "email": account.email}
+        name = details.get("name", booking.name)
+        if booking.state == Booking.Status.PENDING and not name:
+            raise InvalidRequest("nobody is named yet: open it and write who comes")
     return lifecycle.confirm(booking, **details, actor=actor)
 
 

@@ -216,15 +216,16 @@ def _find_by_key(key: str | None, holder: Holder, digest: str) -> Booking | None
 def confirm(
     booking: Booking,
     *,
-    name: str = "",
-    email: str = "",
-    phone: str = "",
+    name: str | None = None,
+    email: str | None = None,
+    phone: str | None = None,
     actor: Holder | str = GUEST,
 ) -> Booking:
     """PENDING → CONFIRMED: the seats are sold. A confirmed booking is returned unchanged;
     `has_changed` of what is returned tells the two apart.
 
-    Details given here replace those given before. Locks the booking, then its seats. Queues a mail.
+    Details given here replace those given before, an empty text too; None keeps them.
+    Locks the booking, then its seats. Queues a mail.
     Raises HoldExpired, WrongState, SlotClosed, SlotBusy.
     """
 
@@ -235,18 +236,19 @@ def confirm(
         _require_hold(current, "confirmed")
         seats, slot = _lock_own_seats(current)
         _require_open(slot)
-        given = {"name": name, "email": email, "phone": phone}
+        details = {"name": name, "email": email, "phone": phone}
+        given = {field: value for field, value in details.items() if value is not None}
         _change_status(
             current,
             BookingEvent.Action.CONFIRM,
             Booking.Status.CONFIRMED,
             actor=actor,
             confirmed_at=slot.now,
-            **{field: value for field, value in given.items() if value},
+            **given,
         )
         _give_seats(seats, current, held_until=None)
-        current.name = name or current.name
-        current.email = email or current.email
+        for field, value in given.items():
+            setattr(current, field, value)
         notices.confirmed(current)
         return True
 
@@ -495,20 +497,27 @@ def expire_due(*, batch_size: int = 500) -> tuple[int, int]:
 def cancel_slot(slot: Slot, *, actor: Holder | str, reason: str = "") -> list[Booking]:
     """Takes the slot off the calendar and cancels its bookings; returns those it cancelled.
 
-    First `cancelled_at` is committed. Then all seats are locked once and let go: whoever had read
-    the slot as open had locked a seat by then, and has finished when the last lock is granted. Then
-    each booking is cancelled by the ordinary path, and its mail is queued. Killed half-way, it is
-    finished by calling it again (`expire_holds` does, without the reason). Raises SlotBusy.
+    First `cancelled_at` and the reason are committed. Then all seats are locked once and let go:
+    whoever had read the slot as open had locked a seat by then, and has finished when the last lock
+    is granted. Then each booking is cancelled by the ordinary path, and its mail is queued. A busy
+    one does not stop the others: SlotBusy is raised when they are done. What that, or a kill
+    half-way, leaves is finished by calling it again, as `expire_holds` does.
     """
 
     def close() -> None:
-        Slot.objects.filter(pk=slot.pk, cancelled_at=None).update(cancelled_at=Now())
+        Slot.objects.filter(pk=slot.pk, cancelled_at=None).update(
+            cancelled_at=Now(), cancel_reason=reason
+        )
 
     def wait_for_holds() -> None:
         list(Seat.objects.filter(slot=slot).values_list("pk").lock())
 
     _transact(close)
-    _transact(wait_for_holds)
+    busy = None
+    try:
+        _transact(wait_for_holds)
+    except SlotBusy as error:
+        busy = error
     cancelled = []
     open_states = [Booking.Status.PENDING, Booking.Status.CONFIRMED]
     for booking in Booking.objects.filter(slot=slot, status__in=open_states).order_by("created_at"):
@@ -518,15 +527,30 @@ def cancel_slot(slot: Slot, *, actor: Holder | str, reason: str = "") -> list[Bo
                 cancelled.append(_reload(booking))
         except (HoldExpired, WrongState):
             continue  # it ended by itself in the meantime
+        except SlotBusy as error:
+            busy = error
+    if busy:
+        raise busy
     return cancelled
 
 
 def finish_cancelled_slots() -> list[Booking]:
-    """Cancels what a `cancel_slot` that was killed half-way left; returns those bookings."""
+    """Cancels what a `cancel_slot` left, for the reason given then; returns those bookings.
+
+    Raises SlotBusy when it has been to all such slots.
+    """
     left = Slot.objects.filter(
         cancelled_at__isnull=False, bookings__status=Booking.Status.CONFIRMED
     ).distinct()
-    return [booking for slot in left for booking in cancel_slot(slot, actor=SYSTEM)]
+    cancelled, busy = [], None
+    for slot in left:
+        try:
+            cancelled += cancel_slot(slot, actor=SYSTEM, reason=slot.cancel_reason)
+        except SlotBusy as error:
+            busy = error
+    if busy:
+        raise busy
+    return cancelled
 
 
 # ── The steps of the protocol ─────────────────────────────────────────────────────────────────────

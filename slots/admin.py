@@ -31,6 +31,7 @@ from booking_site.office import OfficeAdmin
 from bookings import lifecycle
 from bookings.errors import SlotBusy, SweeperRunning
 from bookings.lifecycle import Holder
+from bookings.models import Booking
 from slots import admin_plan, inventory
 from slots.admin_forms import (
     AddPlacesForm,
@@ -45,6 +46,7 @@ from slots.inventory import InventoryError
 from slots.models import SEAT_IS_AVAILABLE, Doctor, Seat, Show, Slot, SlotQuerySet
 
 BATCHES = 20  # of lapsed holds, released before staff change seats
+MOST_NAMED = 10  # bookings in one message; a cookie carries it
 
 
 class DeletionRefused(OfficeAdmin):
@@ -584,6 +586,7 @@ class SlotAdmin(DeletionRefused):
             "slots": live,
             "skipped": len(slots) - len(live),
             "bookings": sum(slot.confirmed + slot.held for slot in live),
+            "unreachable": sum(slot.unreachable for slot in live),
             "is_action": done is None,
         }
         return self._render(request, "cancel", slots[0], context)
@@ -603,12 +606,8 @@ class SlotAdmin(DeletionRefused):
                 )
             self.message_user(request, text, messages.WARNING)
             return
-        confirmed = sum(booking.confirmed_at is not None for booking in cancelled)
         self.log_change(request, slot, f"Cancelled, with {_say(len(cancelled), 'booking')}.")
-        text = f"{slot} was cancelled, and with it {_say(confirmed, 'booking')}"
-        if held := len(cancelled) - confirmed:
-            text += f" and {_say(held, 'hold')}"
-        text += ". Those who booked are informed by mail." if confirmed else "."
+        text = say_cancelled(slot, cancelled, admin_plan.may_see_names(request))
         self.message_user(request, text, messages.SUCCESS)
 
     def _render(
@@ -623,6 +622,27 @@ class SlotAdmin(DeletionRefused):
             **context,
         }
         return TemplateResponse(request, f"admin/slots/slot/{name}.html", context)
+
+
+def say_cancelled(slot: Slot, cancelled: list[Booking], may_see_names: bool) -> str:
+    """What became of the bookings of a slot that was called off, and who is still to be told."""
+    confirmed = [booking for booking in cancelled if booking.confirmed_at]
+    text = f"{slot} was cancelled, and with it {_say(len(confirmed), 'booking')}"
+    if held := len(cancelled) - len(confirmed):
+        text += f" and {_say(held, 'hold')}"
+    text += "."
+    if informed := len({booking.email.casefold() for booking in cancelled if booking.email}):
+        text += f" {informed:,} {'person is' if informed == 1 else 'people are'} informed by mail."
+    if silent := [booking for booking in confirmed if not booking.email]:
+        text += f" {_say(len(silent), 'booking')} left no address: call them"
+        if len(silent) <= MOST_NAMED:
+            named = [
+                f"{each.reference} {each.name} {each.phone}" if may_see_names else each.reference
+                for each in silent
+            ]
+            text += f" ({'; '.join(' '.join(name.split()) for name in named)})"
+        text += "."
+    return text
 
 
 def release_lapsed() -> None:

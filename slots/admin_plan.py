@@ -129,7 +129,9 @@ def draw_fill(slot: Slot, counts: dict[str, int]) -> SafeString:
 
 
 def count_bookings(slots: Iterable[Slot]) -> None:
-    """Gives each slot how many bookings are `confirmed` and how many `held`: one query."""
+    """Gives each slot how many bookings are `confirmed`, `unreachable` (of these, without an
+    address), and `held`: one query.
+    """
     slots = list(slots)
     counted = (
         Booking.objects.with_state()
@@ -138,6 +140,7 @@ def count_bookings(slots: Iterable[Slot]) -> None:
         .values("slot")
         .annotate(
             confirmed=Count("pk", filter=Q(state=Booking.Status.CONFIRMED)),
+            unreachable=Count("pk", filter=Q(state=Booking.Status.CONFIRMED, email="")),
             held=Count("pk", filter=Q(state=Booking.Status.PENDING)),
         )
     )
@@ -145,3 +148,4 @@ def count_bookings(slots: Iterable[Slot]) -> None:
     for slot in slots:
         row = by_slot.get(slot.pk, {})
         slot.confirmed, slot.held = row.get("confirmed", 0), row.get("held", 0)
+        slot.unreachable = row.get("unreachable", 0)

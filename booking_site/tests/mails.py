@@ -50,7 +50,7 @@ class MailServer(socketserver.ThreadingTCPServer):
         super().__init__(("127.0.0.1", port), _Session)
         self.port: int = self.server_address[1]
         self.accepted: list[str] = []  # addresses, one for each mail that it said yes to
-        self.refused: dict[str, str] = {}  # addresses, and the answer to them
+        self.refused: dict[str, str] = {}  # addresses, and the answer; empty: it hangs up
         self.before_yes: Callable[[str], object] = lambda address: None  # the mail is ours by then
 
     @property
@@ -68,7 +68,10 @@ class _Session(socketserver.StreamRequestHandler):
             match line.split()[0].upper():
                 case b"RCPT":
                     address = line.decode().partition("<")[2].partition(">")[0]
-                    self.say(self.server.refused.get(address, "250 known"))
+                    answer = self.server.refused.get(address, "250 known")
+                    if not answer:
+                        return
+                    self.say(answer)
                 case b"DATA":
                     self.say("354 go on")
                     while self.rfile.readline() not in (b".\r\n", b""):

@@ -186,12 +186,12 @@ def test_process_tells_nobodys_address(server: MailServer) -> None:
         1,
         "sent 2 mails\n",
         f"mail {pk}, try 1: address refused (550)\n"
-        "CommandError: 1 mails could not be sent;"
-        " 1 mails wait for another try, 0 are given up.\n",
+        "CommandError: 1 mail could not be sent;"
+        " 1 mail waits for another try, 0 are given up.\n",
     )
     assert finish(start(server)) == (
         0,
-        "sent 0 mails\n1 mails wait for another try, 0 are given up\n",
+        "sent 0 mails\n1 mail waits for another try, 0 are given up\n",
         "",
     )
 
@@ -242,7 +242,7 @@ def test_bad_mails_stop_nobody_elses(server: MailServer) -> None:
         "late@example.org": "451 later",
     }
     out, err = send()
-    assert out == "sent 1 mails\n"
+    assert out == "sent 1 mail\n"
     assert err.splitlines() == [
         f"mail {pks[0]}, try 1: address refused (550)",
         f"mail {pks[1]}, try 1: BadHeaderError",
@@ -267,12 +267,12 @@ def test_mail_is_tried_again_after_twice_the_time(server: MailServer) -> None:
         assert f"try {number + 1}: address refused (451)" in send()[1]
         assert states() == [("ada", True, number)]
     age(days=30)
-    assert send() == ("sent 0 mails\n0 mails wait for another try, 1 are given up\n", "")
+    assert send() == ("sent 0 mails\n0 mails wait for another try, 1 is given up\n", "")
     last = MessageLog.objects.latest("pk").log_message
     assert last == f"mail {Message.objects.get().pk}, try 13: address refused (451); given up"
 
     server.refused = {}
-    assert send("--retry") == ("sent 1 mails\n", "")
+    assert send("--retry") == ("sent 1 mail\n", "")
     assert server.accepted == ["ada@example.org"]
 
 
@@ -281,19 +281,36 @@ def test_mail_that_was_refused_arrives_later(server: MailServer) -> None:
     server.refused = {"ada@example.org": "451 later"}
     send()
     server.refused = {}
-    assert send()[0] == "sent 0 mails\n1 mails wait for another try, 0 are given up\n"
+    assert send()[0] == "sent 0 mails\n1 mail waits for another try, 0 are given up\n"
     age(seconds=61)
-    assert send() == ("sent 1 mails\n", "")
+    assert send() == ("sent 1 mail\n", "")
     assert server.accepted == addresses("bob", "ada")
 
 
-def test_round_ends_after_ten_bad_mails_and_the_next_one_goes_on(server: MailServer) -> None:
-    queue(*"abcdefghijkl", "ada")
-    server.refused = dict.fromkeys(addresses(*"abcdefghijkl"), "550 unknown")
-    assert send()[1].count("address refused") == 10
-    assert server.accepted == []
-    assert send()[1].count("address refused") == 2
+def test_good_mail_is_sent_in_the_first_round_and_ahead_of_bad_ones(server: MailServer) -> None:
+    bad = [f"bad{number}" for number in range(25)]
+    queue(*bad)
+    server.refused = dict.fromkeys(addresses(*bad), "550 unknown")
+    queue("ada")
+    assert send()[1].count("address refused") == 25
     assert server.accepted == ["ada@example.org"]
+    age(seconds=61)
+    queue("bob")
+    server.refused = {}
+    assert send() == ("sent 26 mails\n", "")
+    assert server.accepted == addresses("ada", "bob", *bad)
+
+
+def test_server_that_hangs_up_ends_the_round_and_costs_no_mail_a_try(server: MailServer) -> None:
+    queue("ada", "bob")
+    server.refused = {"ada@example.org": ""}  # no answer: it hangs up
+    away = "failed: Mails cannot be sent: Connection unexpectedly closed.\n"
+    assert send() == ("sent 0 mails\n", away)
+    assert states() == [("ada", False, 0), ("bob", False, 0)]
+    assert send() == ("sent 1 mail\n", away)  # the others go first
+    server.refused = {}
+    assert send() == ("sent 1 mail\n", "")
+    assert server.accepted == addresses("bob", "ada")
 
 
 def test_retry_is_for_a_single_run() -> None:
@@ -348,7 +365,7 @@ def test_loop_tells_once_that_the_mail_server_is_away_and_knocks_seldom(
     assert complaints == [
         "Mails cannot be sent: Connection refused. Trying again every 60 s.",
     ]
-    assert lines == ["sent 2 mails", "Working again.", "sent 1 mails"]
+    assert lines == ["sent 2 mails", "Working again.", "sent 1 mail"]
     assert rounds.waits == [60, 60, 60, 7.5, 7.5]
     assert rounds.connections_open == [False] * 5
 
@@ -427,7 +444,7 @@ def test_loop_told_to_stop_finishes_the_mail_under_way(server: MailServer) -> No
     assert under_way.wait(LIMIT)
     loop.send_signal(signal.SIGTERM)
     told.set()
-    assert finish(loop) == (0, "sent 1 mails\n", "")
+    assert finish(loop) == (0, "sent 1 mail\n", "")
     assert states() == [("bob", False, 0)]
 
 
@@ -450,6 +467,6 @@ def test_loop_survives_losing_the_database_while_it_sends(
     assert len(complaints) == 1
     assert complaints[0].startswith("The database failed: ")
     assert complaints[0].endswith(" Trying again every 7.5 s.")
-    assert lines == ["sent 1 mails", "sent 2 mails", "Working again."]
+    assert lines == ["sent 1 mail", "sent 2 mails", "Working again."]
     assert server.accepted == addresses("ada", "bob", "bob", "cyd")  # once too often, not lost
     assert Message.objects.count() == 0

@@ -26,6 +26,7 @@ from booking_site.tests.factories import (
     StaffFactory,
     UserFactory,
 )
+from booking_site.tests.mails import queued_mails
 from booking_site.tests.races import assert_sound, lapse, race, start
 from bookings import admin, lifecycle, refusals
 from bookings.errors import SlotBusy, SoldOut, WrongState
@@ -65,7 +66,7 @@ def booked(slot: Slot, **details: str) -> Booking:
 
 
 def in_state(slot: Slot, state: str) -> Booking:
-    booking = lifecycle.hold(slot, quantity=1)
+    booking = lifecycle.hold(slot, quantity=1, name="Ada Example")
     if state == "confirmed":
         return lifecycle.confirm(booking, **PATIENT)
     if state == "cancelled":
@@ -289,6 +290,18 @@ def test_hold_is_confirmed_for_a_caller(client: Client, slot: Slot, desk: User) 
     assert (event.action, event.actor) == ("confirm", "desk@example.org")
 
 
+def test_address_that_the_desk_clears_gets_no_mail(client: Client, slot: Slot, desk: User) -> None:
+    user = UserFactory(email="grace@example.org")
+    booking = lifecycle.hold(
+        slot, quantity=1, holder=Holder(user=user), email="wrong@example.org", phone="030 12"
+    )
+    answer = client.post(page_url(booking, "confirm"), {"name": "Grace", "email": "", "phone": ""})
+    assert said(answer) == ["1 booking confirmed."]
+    booking.refresh_from_db()
+    assert (booking.name, booking.email, booking.phone) == ("Grace", "", "")
+    assert queued_mails() == []
+
+
 def test_confirming_starts_from_what_is_known(client: Client, slot: Slot, desk: User) -> None:
     user = UserFactory(name="Grace Example", email="grace@example.org")
     booking = lifecycle.hold(slot, quantity=1, holder=Holder(user=user))
@@ -460,17 +473,26 @@ def test_cancelling_several_asks_once_for_all(client: Client, slot: Slot, desk: 
     assert [b.events.last().reason for b in bookings[:2]] == ["The hall is flooded"] * 2
 
 
-def test_confirming_several_takes_names_from_the_accounts(
+def test_confirming_several_takes_names_from_the_accounts_and_skips_the_nameless(
     client: Client, slot: Slot, desk: User
 ) -> None:
     user = UserFactory(name="Grace Example", email="grace@example.org")
+    nobody = UserFactory(name="")
     mine = lifecycle.hold(slot, quantity=1, holder=Holder(user=user))
-    guest = lifecycle.hold(slot, quantity=1)
-    assert said(choose(client, "confirm", mine, guest)) == ["2 bookings confirmed."]
+    guest = lifecycle.hold(slot, quantity=1, name="Ada Example")
+    nameless = lifecycle.hold(slot, quantity=1)
+    unnamed = lifecycle.hold(slot, quantity=1, holder=Holder(user=nobody))
+    done, skipped = said(choose(client, "confirm", mine, guest, nameless, unnamed))
+    assert done == "2 bookings confirmed."
+    first, second = (booking.reference for booking in (unnamed, nameless))
+    assert skipped == (
+        f"2 skipped: {first}, {second} (nobody is named yet: open it and write who comes)."
+    )
     mine.refresh_from_db()
     guest.refresh_from_db()
     assert (mine.name, mine.email) == ("Grace Example", "grace@example.org")
-    assert (guest.name, guest.status) == ("", "CONFIRMED")
+    assert (guest.name, guest.status) == ("Ada Example", "CONFIRMED")
+    assert [state_of(booking) for booking in (nameless, unnamed)] == ["PENDING"] * 2
 
 
 def test_all_of_a_filtered_list_are_chosen_at_once_up_to_a_limit(

@@ -177,7 +177,7 @@ def test_interrupted_cancellation_of_a_slot_is_finished() -> None:
     booking = lifecycle.confirm(lifecycle.hold(slot, quantity=2))
     Slot.objects.filter(pk=slot.pk).update(cancelled_at=timezone.now())
     assert expire() == (
-        "expired 0 holds, released 0 seats\ncancelled 1 bookings of slots that were called off\n"
+        "expired 0 holds, released 0 seats\ncancelled 1 booking of slots that were called off\n"
     )
     booking.refresh_from_db()
     assert booking.status == "CANCELLED"

@@ -617,7 +617,7 @@ class TestCommand:
         assert lines[11] == "  … and 2 more"
         assert str(failure.value) == (
             f"1 of {len(invariants.INVARIANTS)} invariants are broken"
-            " (1 slots, 12 seats, 12 bookings)."
+            " (1 slot, 12 seats, 12 bookings)."
         )
 
     def test_exit_codes(self) -> None:
@@ -635,7 +635,7 @@ class TestCommand:
         number = len(invariants.INVARIANTS)
         slot = SlotFactory(places=1)
         booking = lifecycle.hold(slot, quantity=1)
-        clean = f"{number} invariants hold for 1 slots, 1 seats, 1 bookings."
+        clean = f"{number} invariants hold for 1 slot, 1 seat, 1 booking."
         assert check() == (0, [clean], [])
 
         Booking.objects.filter(pk=booking.pk).update(labels=["Z"])
@@ -646,7 +646,7 @@ class TestCommand:
                 " seats is what they are called. But:",
                 f"  booking {booking.pk} says {{Z}} and owns {{1}}",
             ],
-            [f"CommandError: 1 of {number} invariants are broken (1 slots, 1 seats, 1 bookings)."],
+            [f"CommandError: 1 of {number} invariants are broken (1 slot, 1 seat, 1 booking)."],
         )
 
         code, out, err = check(

@@ -19,6 +19,7 @@ from django.db.models.functions import Now
 
 from booking_site import database
 from booking_site.tests.factories import SlotFactory, UserFactory
+from booking_site.tests.mails import queued_mails
 from booking_site.tests.races import (
     ROUNDS,
     Aborted,
@@ -746,6 +747,39 @@ def test_cancel_slot_waits_for_a_hold_that_read_it_as_open() -> None:
     buyer.resume()
     assert [booking.pk for booking in cancelling.outcome()] == [buyer.outcome().pk]
     assert status(buyer.outcome()) == "CANCELLED"
+    assert_sound()
+
+
+def test_cancel_slot_goes_on_past_a_busy_booking_and_the_rest_is_told_the_reason_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(database, "LOCK_TIMEOUT", "100ms")
+    slots = [SlotFactory(places=3), SlotFactory(places=3)]
+    first, busy, last = (
+        confirm(hold(slots[0], quantity=1), name="Ada", email=f"{name}@example.org")
+        for name in ("first", "busy", "last")
+    )
+    patient = start(lambda: cancel(busy), pause_before=GIVE).wait_until_paused()
+    with pytest.raises(SlotBusy):
+        cancel_slot(slots[0], actor="desk", reason="Gale.")
+    assert [status(booking) for booking in (first, busy, last)] == [
+        *("CANCELLED", "CONFIRMED", "CANCELLED")
+    ]
+    # Nor does it hold up another slot that waits to be finished.
+    other = confirm(hold(slots[1], quantity=1), name="Ada", email="other@example.org")
+    Slot.objects.filter(pk=slots[1].pk).update(cancelled_at=Now(), cancel_reason="Flood.")
+    with pytest.raises(SlotBusy):
+        finish_cancelled_slots()
+    assert [status(booking) for booking in (busy, other)] == ["CONFIRMED", "CANCELLED"]
+    patient.abort().outcome()
+    assert [booking.pk for booking in finish_cancelled_slots()] == [busy.pk]
+    told = {
+        mail.to[0]: mail.body.partition("The reason: ")[2].partition("\n")[0]
+        for mail in queued_mails()
+        if mail.subject.startswith("Called off")
+    }
+    gale = dict.fromkeys(["first@example.org", "last@example.org", "busy@example.org"], "Gale.")
+    assert told == gale | {"other@example.org": "Flood."}
     assert_sound()
 
 

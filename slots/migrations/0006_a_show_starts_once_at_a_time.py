@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("slots", "0004_staff_permissions"),
+        ("slots", "0005_cancel_reason"),
     ]
 
     operations = [

@@ -16,6 +16,7 @@ from booking_site.tests.factories import (
     SlotFactory,
     UserFactory,
 )
+from booking_site.tests.mails import queued_mails
 from booking_site.tests.races import lapse
 from bookings import lifecycle
 from bookings.models import Booking
@@ -871,9 +872,9 @@ def test_cancelling_a_slot_asks_first_and_cancels_its_bookings(client: Client) -
     form = {"confirm": "yes", "reason": "The singer is ill"}
     response = client.post(url("cancel", slot), form, follow=True)
     assert told(response) == [
-        f"{slot} was cancelled, and with it 2 bookings and 1 hold. "
-        "Those who booked are informed by mail."
+        f"{slot} was cancelled, and with it 2 bookings and 1 hold. 1 person is informed by mail."
     ]
+    assert "The reason: The singer is ill" in response.content.decode()
     slot.refresh_from_db()
     assert slot.cancelled_at is not None
     for booking in [*bookings, hold]:
@@ -892,6 +893,41 @@ def test_past_slot_is_not_cancelled(client: Client) -> None:
     client.post(url("cancel", slot), {"confirm": "yes"})
     slot.refresh_from_db()
     assert slot.cancelled_at is None
+
+
+@pytest.mark.parametrize("may_see", [True, False])
+def test_cancelling_a_slot_says_who_is_informed_and_who_is_to_be_called(may_see: bool) -> None:
+    slot = SlotFactory(rows=1, seats_per_row=5)
+    book(slot, "A1")
+    book(slot, "A2", email="bob@example.org")
+    phoned = book(slot, "A3", name="Cyd", email="", phone="030 12")
+    silent = book(slot, "A4", name="Dan", email="")
+    client = office("view_slot", "cancel_slot", *["view_booking"] * may_see)
+    page = client.get(url("cancel", slot)).content.decode()
+    assert "2 left none: you will have to call them." in page
+    response = client.post(url("cancel", slot), {"confirm": "yes", "reason": ""}, follow=True)
+    names = (" Cyd 030 12", " Dan") if may_see else ("", "")
+    assert told(response) == [
+        f"{slot} was cancelled, and with it 4 bookings. 2 people are informed by mail. "
+        "2 bookings left no address: call them "
+        f"({phoned.reference}{names[0]}; {silent.reference}{names[1]})."
+    ]
+    assert sorted(mail.to[0] for mail in queued_mails()[2:]) == [
+        "ada@example.org",
+        "bob@example.org",
+    ]
+
+
+def test_cancelling_a_slot_without_any_address_promises_no_mail(client: Client) -> None:
+    slot = SlotFactory(rows=2, seats_per_row=10)
+    for row in "AB":
+        for number in range(1, 7):
+            book(slot, f"{row}{number}", email="")
+    response = client.post(url("cancel", slot), {"confirm": "yes", "reason": ""}, follow=True)
+    assert told(response) == [
+        f"{slot} was cancelled, and with it 12 bookings. 12 bookings left no address: call them."
+    ]
+    assert queued_mails() == []
 
 
 @pytest.mark.parametrize("reason", ["x" * 501, "\x00"])
@@ -915,7 +951,7 @@ def test_several_slots_are_cancelled_from_the_list(client: Client) -> None:
     assert Slot.objects.filter(cancelled_at=None).count() == 3
     response = client.post(url("changelist"), form | {"confirm": "yes", "reason": ""}, follow=True)
     assert told(response) == [
-        f"{first} was cancelled, and with it 1 booking. Those who booked are informed by mail.",
+        f"{first} was cancelled, and with it 1 booking. 1 person is informed by mail.",
         f"{second} was cancelled, and with it 0 bookings.",
     ]
     assert list(Slot.objects.filter(cancelled_at=None)) == [untouched]

@@ -5,7 +5,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import Error
 
-from booking_site.rounds import describe, without_pool
+from booking_site.rounds import count, describe, without_pool
 from bookings import invariants
 
 
@@ -31,7 +31,8 @@ class Command(BaseCommand):
             if more := breach.count - len(breach.examples):
                 self.stdout.write(f"  … and {more:,} more")
         number = len(invariants.INVARIANTS)
-        size = f"{counted.slots:,} slots, {counted.seats:,} seats, {counted.bookings:,} bookings"
+        counts = [(counted.slots, "slot"), (counted.seats, "seat"), (counted.bookings, "booking")]
+        size = ", ".join(count(each, what) for each, what in counts)
         if breaches:
             raise CommandError(f"{len(breaches)} of {number} invariants are broken ({size}).")
         self.stdout.write(f"{number} invariants hold for {size}.")

@@ -6,7 +6,7 @@ from typing import Any
 from django.core.management.base import CommandParser
 from django.db import Error
 
-from booking_site.rounds import RoundsCommand
+from booking_site.rounds import RoundsCommand, count
 from booking_site.stop_signal import StopSignal
 from bookings import lifecycle
 
@@ -57,4 +57,4 @@ class Command(RoundsCommand):
             if not quiet:
                 self.say("Another run is at work; it does the rest.")
         elif not stop.is_set() and (cancelled := lifecycle.finish_cancelled_slots()):
-            self.say(f"cancelled {len(cancelled)} bookings of slots that were called off")
+            self.say(f"cancelled {count(len(cancelled), 'booking')} of slots that were called off")

@@ -7,7 +7,7 @@ from django.db import Error
 from mailer.models import RESULT_FAILURE, MessageLog
 
 from booking_site import mail_queue
-from booking_site.rounds import RoundsCommand
+from booking_site.rounds import RoundsCommand, count
 from booking_site.stop_signal import StopSignal
 
 
@@ -44,14 +44,17 @@ class Command(RoundsCommand):
             failures = [each for each in attempts if each.result == RESULT_FAILURE]
             sent = len(attempts) - len(failures)
             if sent or not quiet:
-                self.say(f"sent {sent} mails")
+                self.say(f"sent {count(sent, 'mail')}")
             for failure in failures:
                 self.stderr.write(failure.log_message)
         mail_queue.purge_log()
         waiting, given_up = (0, 0) if quiet and not failures else mail_queue.count_deferred()
         if not (waiting or given_up):
             return
-        state = f"{waiting} mails wait for another try, {given_up} are given up"
+        state = (
+            f"{count(waiting, 'mail')} {'waits' if waiting == 1 else 'wait'} for another try, "
+            f"{given_up} {'is' if given_up == 1 else 'are'} given up"
+        )
         if failures and not quiet:
-            raise CommandError(f"{len(failures)} mails could not be sent; {state}.")
+            raise CommandError(f"{count(len(failures), 'mail')} could not be sent; {state}.")
         self.say(state)
