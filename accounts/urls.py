@@ -9,9 +9,10 @@ for pattern in allauth_urls:
 
 urlpatterns = [
     path("profile/", views.profile, name="profile"),
-    # These four stand before allauth's, at the same addresses and by the same names.
+    # These five stand before allauth's, at the same addresses and by the same names.
     path("logout/", views.logout, name="account_logout"),
     path("confirm-email/", views.confirm_email, name="account_email_verification_sent"),
+    path("login/code/", views.request_login_code, name="account_request_login_code"),
     path("login/code/confirm/", views.confirm_login_code, name="account_confirm_login_code"),
     path(
         "password/reset/confirm/",

@@ -47,6 +47,16 @@ def logout(request: HttpRequest) -> HttpResponse:
     return response
 
 
+@never_cache
+def request_login_code(request: HttpRequest) -> HttpResponse:
+    """The mail to who signs up with an address that has an account leads here: out of the sign-up,
+    which waits for a code that never comes.
+    """
+    if request.method == "GET" and request.user.is_anonymous:
+        request.session.flush()
+    return allauth.request_login_code(request)
+
+
 class ExplainsItself:
     """A page that takes a code: coming too late, one is led back, and told why."""
 

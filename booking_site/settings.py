@@ -346,7 +346,7 @@ ACCOUNT_RATE_LIMITS = {
     "reauthenticate": "5/5m/user",
     # Bookings that name one address (key), which may be a stranger's. None for each network
     # address: a whole clinic, or a queue for tickets, may have one.
-    "mail_booking": "10/h/key",
+    "mail_booking": "30/h/key",
 }
 # The limits count here: one count for all web processes. Its table comes with a migration.
 CACHES = {

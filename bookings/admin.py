@@ -78,8 +78,8 @@ class ReasonForm(forms.Form):
     reason = forms.CharField(
         max_length=BookingEvent._meta.get_field("reason").max_length,
         widget=forms.Textarea(attrs={"rows": 3}),
-        help_text="The history of the booking keeps it, with your name.",
-        error_messages={"required": "Write why: the history keeps it."},
+        help_text="The patient reads it in the mail, and the history keeps it, with your name.",
+        error_messages={"required": "Write why: the patient reads it, and the history keeps it."},
     )
 
 
@@ -87,6 +87,7 @@ class OptionalReasonForm(ReasonForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fields["reason"].required = False
+        self.fields["reason"].help_text = "The history of the booking keeps it, with your name."
 
 
 def _confirm(booking: Booking, actor: Holder, **details: str) -> Booking:

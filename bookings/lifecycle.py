@@ -442,6 +442,7 @@ def delete_users(users: QuerySet[User]) -> None:
         users = User.objects.filter(pk__in=[user.pk for user in users]).order_by("pk")
         for user in users:
             _lock_holder(Holder(user=user))
+        # FOR UPDATE, which the foreign key of a booking waits for: the rows themselves go.
         list(users.select_for_update().values_list("pk"))
         if kept := users.filter(pk__in=Booking.objects.to_come().values("user")).first():
             raise WrongState(f"Nothing was deleted: {kept.email} has bookings to come.")

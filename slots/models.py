@@ -211,7 +211,9 @@ class Slot(models.Model):
     seating = models.CharField(max_length=8, choices=Seating, default=Seating.GENERAL)
     cancelled_at = models.DateTimeField(null=True, blank=True, editable=False)
     # Why, for the mails: some may be written later than it was called off.
-    cancel_reason = models.CharField(max_length=500, blank=True, editable=False)
+    cancel_reason = models.CharField(
+        max_length=500, blank=True, default="", db_default="", editable=False
+    )
     # Between these a search for any free seat starts, at random. A hint: it wraps, so that seats
     # outside are found too.
     first_seat_id = models.BigIntegerField(default=0, editable=False)

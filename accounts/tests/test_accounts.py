@@ -186,6 +186,17 @@ def test_sign_up_that_loses_the_race_looks_like_any_other(
     assert User.objects.count() == 1
 
 
+def test_mail_to_who_has_an_account_leads_out_of_the_sign_up(client: Client) -> None:
+    """Which waits, for whoever signed up with such an address, for a code that is never sent."""
+    UserFactory(email=ADA)
+    sign_up(client)
+    assert client.get(LOGIN).status_code == 302
+    assert client.get(LOGIN_CODE).status_code == 200
+    client.post(LOGIN_CODE, {"email": ADA})
+    client.post(CONFIRM_LOGIN, {"code": latest_code()})
+    assert is_logged_in(client)
+
+
 def test_second_click_on_sign_up_leads_to_a_code_that_works(client: Client) -> None:
     """The browser drops the first answer, and with it the session that the first code is for."""
     sign_up(Client())

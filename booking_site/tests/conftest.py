@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, BrowserContext, sync_playwright
 
 from booking_site.embedded_postgres.server import Server
 from booking_site.tests import chromium
-from booking_site.tests.database import quick_flush  # noqa: F401
+from booking_site.tests.database import quick_database  # noqa: F401
 from booking_site.tests.live_site import LiveSite, live_site
 from booking_site.tests.mails import mails_are_queued  # noqa: F401
 

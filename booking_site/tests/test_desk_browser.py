@@ -89,7 +89,9 @@ def test_booking_is_found_by_a_misread_reference_cancelled_and_exported(
     page.get_by_role("link", name="Cancel…").click()
     assert Booking.objects.get(pk=booking.pk).status == "CONFIRMED"
     page.get_by_role("button", name="Cancel booking K0M9A1CD").click()
-    expect(page.get_by_text("Write why: the history keeps it.")).to_be_visible()
+    expect(
+        page.get_by_text("Write why: the patient reads it, and the history keeps it.")
+    ).to_be_visible()
     page.get_by_label("Reason").fill("They telephoned: ill")
     page.get_by_role("button", name="Cancel booking K0M9A1CD").click()
     expect(page.get_by_text("1 booking cancelled.")).to_be_visible()

@@ -107,7 +107,7 @@ def test_run_starts_keeps_its_data_and_stops_all_it_started(
     first = run(PORT=port)
     first.wait_until_it_prints("Ctrl-C stops it")
     assert "The Tide Clock" in first.get()
-    pattern = r"^ +(?:Staff|Front desk|Patient) +(\S+@\S+) +(\S+)$"
+    pattern = r"^ +(?:Office|Front desk|Patient) +(\S+@\S+) +(\S+)$"
     logins = re.findall(pattern, first.printed(), re.MULTILINE)
     assert [email for email, _ in logins] == [
         "admin@example.org",

@@ -2,7 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from booking_site.tests.database import quick_flush  # noqa: F401
+from booking_site.tests.database import quick_database  # noqa: F401
 from booking_site.tests.mails import mails_are_queued  # noqa: F401
 from bookings import refusals
 

@@ -324,8 +324,8 @@ def test_hold_is_released_and_its_seat_free(client: Client, slot: Slot, desk: Us
 @pytest.mark.parametrize(
     ("reason", "message"),
     [
-        ("", "Write why: the history keeps it."),
-        ("  ", "Write why: the history keeps it."),
+        ("", "Write why: the patient reads it, and the history keeps it."),
+        ("  ", "Write why: the patient reads it, and the history keeps it."),
         ("x" * 501, "Ensure this value has at most 500 characters (it has 501)."),
         ("a\x00b", "Null characters are not allowed."),
     ],
