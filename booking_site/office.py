@@ -1,5 +1,8 @@
 """What all lists of the office share: nonsense in an address or a form is a message, no crash."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from django.contrib import admin, messages
 from django.contrib.admin.exceptions import DisallowedModelAdminLookup
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
@@ -29,9 +32,16 @@ class OfficeAdmin(admin.ModelAdmin):
         return lookup in own
 
     def get_changelist_instance(self, request: HttpRequest) -> ChangeList:
-        """The list; of what it cannot be filtered by, a message, and Django shows all of it."""
-        try:
+        with self.sensible_filters(request):
             return super().get_changelist_instance(request)
+
+    @contextmanager
+    def sensible_filters(self, request: HttpRequest) -> Iterator[None]:
+        """Runs what filters the list; nonsense is a message and IncorrectLookupParameters, upon
+        which Django shows the list without filters.
+        """
+        try:
+            yield
         except NONSENSE as error:
             sentence = "The list cannot be filtered like that. This is the list without filters."
             self.message_user(request, sentence, messages.WARNING)

@@ -643,7 +643,8 @@ class BookingAdmin(ExportMixin, OfficeAdmin):
         if not self.has_export_permission(request):
             raise PermissionDenied
         try:
-            bookings = self.get_export_queryset(request)
+            with self.sensible_filters(request):
+                bookings = self.get_export_queryset(request)
         except IncorrectLookupParameters:
             return redirect("admin:bookings_booking_changelist")
         file, rows = write_csv(bookings)

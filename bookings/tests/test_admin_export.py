@@ -165,9 +165,8 @@ def test_empty_list_offers_no_export_and_unknown_filters_lead_back(
 ) -> None:
     assert "/export/" not in client.get(LIST).content.decode()
     assert export(client) == []
-    assert client.get(f"{LIST}export/", {"nonsense": "1"})["Location"] == LIST
-    answer = client.get(f"{LIST}export/", {"user__password": "x"})
-    assert answer.status_code == 400
+    for name in ("nonsense", "user__password", "created_at__year"):
+        assert client.get(f"{LIST}export/", {name: "99999"})["Location"] == LIST
 
 
 @pytest.mark.parametrize("size", [1, 5])
