@@ -57,7 +57,7 @@ class Client:
         if status != 303:
             return
         booking = BOOKING.match(location).group(1)
-        details = {"name": "A Patient", "email": "patient@example.org"}
+        details = {"name": "A Patient", "email": f"patient-{booking}@example.org"}
         status, _, _ = self.ask("POST", f"/bookings/{booking}/confirm", form | details)
         if status == 303:
             self.confirmed.append(booking)

@@ -40,7 +40,7 @@ from bookings.lifecycle import (
 )
 from bookings.models import Booking
 from slots import inventory
-from slots.inventory import SeatsInUse
+from slots.inventory import InventoryError, SeatsInUse
 from slots.models import Seat, Slot
 
 MOST_HOLDS = 1  # of one holder
@@ -317,7 +317,9 @@ class BookingMachine(RuleBasedStateMachine):
     @rule(house=HOUSES)
     def grow(self, house: int) -> None:
         house = self.houses[house]
-        assert inventory.add_places(house.row, places=1) == 1
+        refusal = InventoryError if house.is_cancelled else None
+        if not self.attempt(refusal, lambda: inventory.add_places(house.row, places=1)):
+            return
         [new] = set(house.row.seats.values_list("pk", flat=True)) - set(house.owner)
         house.owner[new] = None
 
