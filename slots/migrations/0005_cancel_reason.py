@@ -12,6 +12,8 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="slot",
             name="cancel_reason",
-            field=models.CharField(blank=True, db_default="", default="", editable=False, max_length=500),
+            field=models.CharField(
+                blank=True, db_default="", default="", editable=False, max_length=500
+            ),
         ),
     ]
