@@ -40,5 +40,11 @@ def _read(text: str) -> IPv4Address | IPv6Address | None:
     return getattr(address, "ipv4_mapped", None) or address
 
 
+def comes_from_proxy(request: HttpRequest) -> bool:
+    """Whether one of the trusted proxies connected, by its address."""
+    peer = _read(request.META.get("REMOTE_ADDR", ""))
+    return peer is not None and _is_trusted(peer)
+
+
 def _is_trusted(address: IPv4Address | IPv6Address) -> bool:
     return any(address in ip_network(network) for network in settings.TRUSTED_PROXIES)

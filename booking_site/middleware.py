@@ -1,6 +1,5 @@
 """Around every page: health, a line in the log, what is kept, an answer if the database is away."""
 
-import ipaddress
 import logging
 import re
 import time
@@ -13,6 +12,7 @@ from django.template.loader import render_to_string
 from django.utils.cache import add_never_cache_headers
 from django_guid import get_guid
 
+from booking_site.client_address import comes_from_proxy
 from booking_site.database import forget_lost_connections
 from bookings.errors import SlotBusy
 
@@ -58,12 +58,11 @@ class RequestLogMiddleware:
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
-        self.proxies = [ipaddress.ip_network(proxy) for proxy in settings.TRUSTED_PROXIES]
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         started = time.monotonic()
         given = request.META.get("HTTP_X_REQUEST_ID", "")
-        if not (REQUEST_ID.fullmatch(given) and self._is_from_proxy(request)):
+        if not (REQUEST_ID.fullmatch(given) and comes_from_proxy(request)):
             request.META.pop("HTTP_X_REQUEST_ID", None)
         response = self.get_response(request)
         line = {
@@ -79,13 +78,6 @@ class RequestLogMiddleware:
             extra=line,
         )
         return response
-
-    def _is_from_proxy(self, request: HttpRequest) -> bool:
-        try:
-            peer = ipaddress.ip_address(request.META.get("REMOTE_ADDR", ""))
-        except ValueError:
-            return False
-        return any(peer in network for network in self.proxies)
 
     def _route(self, request: HttpRequest) -> str:
         if match := request.resolver_match:
