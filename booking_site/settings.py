@@ -207,11 +207,13 @@ INSTALLED_APPS = [
     "mailer",
     "import_export",
     "django_guid",
+    "ninja",  # for the static files of its docs
 ]
 MIDDLEWARE = [
     "booking_site.middleware.HealthMiddleware",
     "booking_site.middleware.RequestLogMiddleware",
     "django_guid.middleware.guid_middleware",
+    "booking_site.problems.ApiMiddleware",
     "booking_site.middleware.DatabaseAwayMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -348,6 +350,13 @@ ACCOUNT_RATE_LIMITS = {
     # address: a whole clinic, or a queue for tickets, may have one.
     "mail_booking": "30/h/key",
 }
+# The API's tokens are signed with SECRET_KEY and end with their session: by a new password, or when
+# the account is closed.
+HEADLESS_JWT_ALGORITHM = "HS256"
+HEADLESS_JWT_STATEFUL_VALIDATION_ENABLED = True
+HEADLESS_JWT_ROTATE_REFRESH_TOKEN = False  # a lost answer would log out whoever asked
+HEADLESS_JWT_ACCESS_TOKEN_EXPIRES_IN = 15 * 60
+HEADLESS_JWT_REFRESH_TOKEN_EXPIRES_IN = 14 * 24 * 3600
 # The limits count here: one count for all web processes. Its table comes with a migration.
 CACHES = {
     "default": {

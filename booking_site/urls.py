@@ -3,6 +3,7 @@ from django.urls import include, path
 from mailer.models import DontSendEntry, Message, MessageLog
 
 from booking_site import views as site
+from booking_site.api import api
 from bookings import views as bookings
 from slots import views as slots
 
@@ -36,6 +37,7 @@ urlpatterns = [
     path("bookings/<uuid:booking_id>/move/<int:slot_id>", bookings.move_to, name="move_to"),
     path("accounts/", include("accounts.urls")),
     path("admin/", admin.site.urls),
+    path("api/v1/", api.urls),
     path("favicon.ico", site.favicon, name="favicon"),
 ]
 handler429 = "accounts.views.too_many_requests"  # asked for by allauth

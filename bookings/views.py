@@ -7,9 +7,7 @@ from collections.abc import Collection
 from datetime import timedelta
 from typing import Any
 
-from allauth.core import ratelimit
 from django.conf import settings
-from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
@@ -20,6 +18,13 @@ from django_htmx.http import HttpResponseClientRedirect
 
 from booking_site.views import require_post
 from bookings import browser, lifecycle
+from bookings.access import (
+    MAILED_TOO_OFTEN,
+    is_mailed_too_often,
+    is_staff_of_others,
+    is_staff_who_may,
+    load_booking,
+)
 from bookings.forms import DetailsForm, SeatForm
 from bookings.lifecycle import BookingError, Holder, InvalidRequest, KeyReused, SlotBusy, WrongState
 from bookings.models import Booking
@@ -27,49 +32,6 @@ from slots.models import FEW_LEFT, Slot
 from slots.views import DATES_A_PAGE, load_slot, paginate, render_slot, slot_context
 
 BOOKINGS_A_PAGE = 20  # of a person's list
-MAILED_TOO_OFTEN = (
-    "This e-mail address has been sent very many bookings within an hour. Log in with it, use "
-    "another one, or try again in an hour."
-)
-
-
-def load_booking(request: HttpRequest, booking_id: uuid.UUID, *, to: str | None = None) -> Booking:
-    """The booking, if this visitor may see it: a user's is for that user, a guest's for whoever
-    has its address, and staff who may view bookings see all. To everybody else there is no such
-    booking. One query, and for staff those of their permissions.
-
-    What is not their own staff change only if they may do so: `to` confirm or cancel (and who may
-    take its seats away may give it others). That goes for a guest's as well, since the office's
-    lists are full of addresses. Raises Http404, PermissionDenied.
-    """
-    booking = Booking.objects.for_page().filter(pk=booking_id).first()
-    if booking is None:
-        raise Http404("There is no such booking.")
-    if _is_own(request, booking):
-        return booking
-    if booking.user_id and not is_staff_who_may(request, "view"):
-        raise Http404("There is no such booking.")
-    if to and request.user.is_staff and not is_staff_who_may(request, to):
-        raise PermissionDenied
-    return booking
-
-
-def _is_own(request: HttpRequest, booking: Booking) -> bool:
-    """Whether it is this user's, or a guest's who booked in this browser."""
-    if booking.user_id:
-        return booking.user_id == request.user.pk
-    key = browser.holder_of(request).session_key
-    return key != "" and key == booking.session_key
-
-
-def is_staff_who_may(request: HttpRequest, verb: str) -> bool:
-    user = request.user
-    return user.is_staff and user.has_perm(f"bookings.{verb}_booking")
-
-
-def _is_staff_of_others(request: HttpRequest, booking: Booking) -> bool:
-    """Whether they may cancel it for the office. With what is their own, staff are patients."""
-    return is_staff_who_may(request, "cancel") and not _is_own(request, booking)
 
 
 @require_post
@@ -140,7 +102,7 @@ def confirm(request: HttpRequest, booking_id: uuid.UUID) -> HttpResponse:
     form = DetailsForm(request.POST)
     details = form.cleaned_data if form.is_valid() else {}
     is_pending = booking.state == Booking.Status.PENDING
-    if is_pending and details and _is_mailed_too_often(request, details["email"]):
+    if is_pending and details and is_mailed_too_often(request, details["email"]):
         form.refuse("email", MAILED_TOO_OFTEN)
         details = {}
     if is_pending and not details:
@@ -152,19 +114,6 @@ def confirm(request: HttpRequest, booking_id: uuid.UUID) -> HttpResponse:
     except BookingError as refusal:
         return _refuse_change(request, booking_id, refusal, form=form)
     return _see(booking)
-
-
-def _is_mailed_too_often(request: HttpRequest, email: str) -> bool:
-    """Whether that address gets no more mails on the word of others: they may not be its owner.
-
-    Counts this one, unless it is for staff or the user's own, confirmed address.
-    """
-    user, email = request.user, email.lower()
-    if user.is_staff:
-        return False
-    if user.is_authenticated and user.emailaddress_set.filter(email=email, verified=True).exists():
-        return False
-    return not ratelimit.consume(request, action="mail_booking", key=email)
 
 
 @require_post
@@ -195,7 +144,7 @@ def cancel(request: HttpRequest, booking_id: uuid.UUID) -> HttpResponse:
         return render(request, "bookings/cancel.html", _booking_context(request, booking))
     try:
         actor = browser.holder_of(request)
-        by_staff = _is_staff_of_others(request, booking)
+        by_staff = is_staff_of_others(request, booking)
         lifecycle.cancel(booking, actor=actor, by_staff=by_staff)
     except SlotBusy:
         raise
@@ -235,7 +184,7 @@ def move_to(request: HttpRequest, booking_id: uuid.UUID, slot_id: int) -> HttpRe
         if booking.state != Booking.Status.CONFIRMED:
             raise WrongState("Only a confirmed booking can be moved to another date.")
         wish = _wish_to_move(form, booking, slot)
-        if booking.email and _is_mailed_too_often(request, booking.email):
+        if booking.email and is_mailed_too_often(request, booking.email):
             raise WrongState(MAILED_TOO_OFTEN)
         lifecycle.reschedule(booking, slot=slot, **wish, actor=browser.holder_of(request))
     except SlotBusy:
@@ -388,7 +337,7 @@ def _booking_context(request: HttpRequest, booking: Booking) -> dict[str, Any]:
         context["refresh_after"] = seconds + 2
         context["can_extend"] = cap - booking.expires_at > timedelta(seconds=1)
     elif booking.state == Booking.Status.CONFIRMED:
-        by_staff = _is_staff_of_others(request, booking)
+        by_staff = is_staff_of_others(request, booking)
         context["can_cancel"] = booking.now < slot.starts_at or by_staff
         context["can_move"] = _can_move(booking)
         context["is_over"] = booking.now >= slot.ends_at

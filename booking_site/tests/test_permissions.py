@@ -105,6 +105,29 @@ BOOKINGS = {
     "move_to": "bookings.cancel_booking",
 }
 TAKE_ONLY = {"get": {"confirm", "extend"}, "post": {"booking", "move"}}
+# The API: what everybody may ask, the doors to it, and what is for users and for staff alone.
+API = {
+    *("api:openapi-json", "api:openapi-view", "api:health", "api:health_ready", "api:health_live"),
+    *("api:register", "api:token", "api:refresh"),
+    *("api:doctors", "api:doctor", "api:shows", "api:show", "api:slots", "api:slot", "api:seats"),
+}
+API_BOOKINGS = {
+    "api:booking": None,
+    "api:confirm": "bookings.confirm_booking",
+    "api:extend": "bookings.confirm_booking",
+    "api:cancel": "bookings.cancel_booking",
+    "api:reschedule": "bookings.cancel_booking",
+}
+API_TAKES = {"get": {"api:booking"}, "post": API_BOOKINGS.keys() - {"api:booking"}}
+API_OFFICE = {
+    ("api:all_doctors", "get"): "slots.view_doctor",
+    ("api:all_doctors", "post"): "slots.add_doctor",
+    ("api:add_slot", "post"): "slots.add_slot",
+    ("api:add_show", "post"): "slots.add_show",
+    ("api:all_slots", "get"): "slots.view_slot",
+    ("api:all_bookings", "get"): "bookings.view_booking",
+    ("api:expire_holds", "post"): "bookings.release_booking",
+}
 # Of all staff: what is in them depends on further permissions, or is no secret.
 OFFICE = {
     *("admin:index", "admin:app_list", "admin:jsi18n", "admin:view_on_site"),
@@ -151,6 +174,8 @@ def expected(address: Address, method: str, user: User | None, *, of_guest: bool
             return HIDDEN
         needed = BOOKINGS[name]
         return IN if needed is None or not is_staff or user.has_perm(needed) else FORBIDDEN
+    if name.startswith("api:"):
+        return _expected_of_api(name, method, user, of_guest=of_guest)
     if name == "admin:login":
         return IN if is_staff else FORBIDDEN if user else LOGIN
     if not address.route.startswith("admin/"):
@@ -171,12 +196,36 @@ def expected(address: Address, method: str, user: User | None, *, of_guest: bool
     return IN if any(user.has_perm(f"{app}.{verb}_{model}") for verb in verbs) else FORBIDDEN
 
 
+def _expected_of_api(name: str, method: str, user: User | None, *, of_guest: bool) -> str:
+    if name in API or (name, method) == ("api:bookings", "post"):
+        return IN
+    if name == "api:bookings":
+        return IN if user else LOGIN
+    if name in ("api:booking_by_key", "api:api-root"):
+        return HIDDEN if name == "api:api-root" or method == "get" else IN
+    if name in API_BOOKINGS:
+        if name not in API_TAKES[method]:
+            return IN
+        is_staff = user is not None and user.is_staff
+        if not of_guest and not (is_staff and user.has_perm("bookings.view_booking")):
+            return HIDDEN
+        needed = API_BOOKINGS[name]
+        return IN if needed is None or not is_staff or user.has_perm(needed) else FORBIDDEN
+    if not any(name == known for known, _ in API_OFFICE):
+        raise LookupError(name)
+    if (name, method) not in API_OFFICE:
+        return IN
+    if user is None:
+        return LOGIN
+    return IN if user.is_staff and user.has_perm(API_OFFICE[name, method]) else FORBIDDEN
+
+
 def outcome(response: HttpResponse) -> str:
     assert response.status_code < 500
     to = response.headers.get("Location", "")
     if to.startswith((reverse("account_login"), reverse("admin:login"))):
         return LOGIN
-    return {403: FORBIDDEN, 404: HIDDEN}.get(response.status_code, IN)
+    return {401: LOGIN, 403: FORBIDDEN, 404: HIDDEN}.get(response.status_code, IN)
 
 
 @pytest.fixture
@@ -205,6 +254,7 @@ def world(db: None) -> SimpleNamespace:
         booking_id=booking.pk,
         app_label="slots",
         url="nonsense",
+        key="nonsense",
         content_type_id=ContentType.objects.get_for_model(Slot).pk,
     )
 
@@ -242,7 +292,7 @@ def test_each_visitor_is_let_in_or_not(address: Address, world: SimpleNamespace)
 
 @pytest.mark.parametrize(
     "address",
-    [address for address in addresses() if address.name in BOOKINGS],
+    [address for address in addresses() if address.name in BOOKINGS | API_BOOKINGS],
     ids=lambda address: address.name,
 )
 def test_each_visitor_is_let_in_or_not_to_a_guests_booking(
@@ -266,7 +316,12 @@ def assert_each_is_let_in_or_not(address: Address, world: SimpleNamespace, **opt
                 user.refresh_from_db()
             wanted[who, method] = expected(address, method, user, **options)
             before = contents()
-            found[who, method] = outcome(getattr(client, method)(path))
+            body = {}
+            if "/api/" in path:
+                wish = {"slot": world.slot.pk, "quantity": 1}
+                body = {"data": wish, "content_type": "application/json"}
+            answer = client.post(path, **body) if method == "post" else client.get(path)
+            found[who, method] = outcome(answer)
             if found[who, method] != IN and contents() != before:
                 changed.append((who, method))
             transaction.savepoint_rollback(start)

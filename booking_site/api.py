@@ -1,0 +1,149 @@
+"""The JSON API: one place where the routers come together. The contract is in its docs."""
+
+import json
+from typing import Any
+
+from django.core.exceptions import RequestDataTooBig
+from django.http import HttpRequest, HttpResponse
+from ninja import NinjaAPI, Router
+from ninja.errors import HttpError
+from ninja.openapi.schema import OpenAPISchema
+from ninja.parser import Parser
+
+from accounts import tokens
+from accounts.api import router as accounts
+from booking_site import problems, views
+from booking_site.problems import Problem
+from bookings.api import office as bookings_office
+from bookings.api import router as bookings
+from slots.api import office as slots_office
+from slots.api import router as slots
+
+LARGEST_BODY = 64 * 1024
+JSON_TYPE = "application/json"
+
+
+class Api(NinjaAPI):
+    def create_temporal_response(self, request: HttpRequest) -> HttpResponse:
+        """Called when it is known who asks, and before anything of the request is read.
+
+        The body is read here and not in the parser, all of whose errors ninja calls the same.
+        """
+        if request.method != "GET":
+            request.json = _read_json(request)
+        return super().create_temporal_response(request)
+
+    def get_openapi_schema(self, **options: Any) -> OpenAPISchema:
+        """As ninja makes it, with the problems that each operation may answer."""
+        document = super().get_openapi_schema(**options)
+        document["components"]["schemas"]["Problem"] = Problem.json_schema()
+        for path, operations in document["paths"].items():
+            for method, operation in operations.items():
+                for status in _problems_of(path, method, operation):
+                    operation["responses"].setdefault(
+                        status,
+                        {
+                            "description": problems.DETAILS[status],
+                            "content": {
+                                problems.MEDIA_TYPE: {
+                                    "schema": {"$ref": "#/components/schemas/Problem"}
+                                }
+                            },
+                        },
+                    )
+        return document
+
+
+def _problems_of(path: str, method: str, operation: dict[str, Any]) -> list[int]:
+    """The statuses, besides those of success, that an operation may answer."""
+    statuses = {400, 405, 503}
+    if "security" in operation:
+        statuses |= {401, 403}
+    if "{" in path:
+        statuses.add(404)
+    if method == "post":
+        statuses |= {413, 415, 429}
+    if method == "post" and ("/bookings" in path or "/admin/" in path):
+        statuses |= {404, 409}
+    return sorted(statuses)
+
+
+class JsonParser(Parser):
+    def parse_body(self, request: HttpRequest) -> Any:
+        return request.json  # create_temporal_response has put it there
+
+
+def _read_json(request: HttpRequest) -> Any:
+    """What the body says, or None of an empty one. Raises HttpError."""
+    if "HTTP_TRANSFER_ENCODING" in request.META and "CONTENT_LENGTH" not in request.META:
+        raise HttpError(400, "Send the body with a Content-Length, not in chunks.")
+    too_large = f"The body is larger than {LARGEST_BODY // 1024} KiB, and no request needs that."
+    if int(request.META.get("CONTENT_LENGTH") or 0) > LARGEST_BODY:
+        raise HttpError(413, too_large)
+    try:
+        body = request.body
+    except RequestDataTooBig:
+        raise HttpError(413, too_large) from None
+    if not body:
+        return None
+    if request.content_type != JSON_TYPE:
+        raise HttpError(415, "Send the body as JSON, with “Content-Type: application/json”.")
+    try:
+        found = json.loads(
+            body.decode(), parse_constant=_refuse_constant, object_pairs_hook=_read_object
+        )
+    except RecursionError:
+        raise HttpError(400, "The body is nested too deeply.") from None
+    except ValueError as error:
+        raise HttpError(400, f"The body is not JSON that can be read: {error}.") from None
+    if not isinstance(found, dict):
+        raise HttpError(400, "The body must be a JSON object, like {…}.")
+    return found
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number in JSON")
+
+
+def _read_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        raise ValueError("a field is given twice")
+    return dict(pairs)
+
+
+checks = Router(tags=["Health"], auth=None)
+
+
+@checks.get("health", response=dict)
+def health(request: HttpRequest) -> HttpResponse:
+    """As `health/ready`."""
+    return views.health_ready(request)
+
+
+@checks.get("health/ready", response=dict)
+def health_ready(request: HttpRequest) -> HttpResponse:
+    """200 while pages can be served, else 503: the database is away, or not migrated yet."""
+    return views.health_ready(request)
+
+
+@checks.get("health/live", response=dict)
+def health_live(request: HttpRequest) -> HttpResponse:
+    """200 while the process answers at all."""
+    return views.health_live(request)
+
+
+api = Api(
+    title="Holdfast",
+    version="1.0.0",
+    urls_namespace="api",
+    auth=tokens.USER,
+    parser=JsonParser(),
+)
+problems.handle_errors(api)
+api.add_router("", checks)
+api.add_router("", accounts)
+api.add_router("", slots)
+api.add_router("", bookings)
+api.add_router("admin/", slots_office)
+api.add_router("admin/", bookings_office)

@@ -1,0 +1,216 @@
+"""Errors of the API: problem documents after RFC 9457, whoever answers.
+
+What the views of the API raise is translated here, and what anything else answers under /api/ (the
+URL map, a middleware, Django itself) is turned into such a document by `ApiMiddleware`.
+"""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+
+from allauth.core.internal import ratelimit
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django_guid import get_guid
+from ninja import Field, NinjaAPI, Schema
+from ninja.errors import HttpError, ValidationError
+
+from booking_site.middleware import RETRY_AFTER, GetResponse
+from bookings.errors import BookingError, InvalidRequest, SeatsTaken, SlotBusy
+from slots.inventory import InventoryError, Overlap
+
+MEDIA_TYPE = "application/problem+json"
+CODES = {
+    400: "invalid",
+    401: "unauthenticated",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "too_large",
+    415: "unsupported_media",
+    429: "too_many",
+    500: "internal",
+    503: "busy",
+}
+DETAILS = {
+    400: "The request could not be read.",
+    401: "Log in: send “Authorization: Bearer …” with an access token of /api/v1/auth/token.",
+    403: "You may not do this.",
+    404: "There is nothing here. /api/v1/docs lists what there is.",
+    405: "This cannot be done here; the header Allow says what can.",
+    409: "The state of the world says no. Nothing was changed.",
+    413: "The body is too large.",
+    415: "Send the body as application/json.",
+    429: "That was too often. Wait as long as the header Retry-After says.",
+    500: "Something went wrong here, and it has been noted.",
+    503: "The site is very busy or its database is away. Try again in a moment.",
+}
+
+
+class Problem(Schema):
+    """What went wrong (RFC 9457), and what to do about it. A refusal has changed nothing."""
+
+    type: str = Field("about:blank", description="Always this: `code` tells problems apart.")
+    title: str = Field(description="The status in words.", examples=["Conflict"])
+    status: int = Field(description="The status again.", examples=[409])
+    detail: str = Field(
+        description="What went wrong, for people.",
+        examples=["Seats A1 and A2 have just been taken. Please choose again."],
+    )
+    code: str = Field(description="What went wrong, for programs.", examples=["seats_taken"])
+    errors: dict[str, list[str]] | None = Field(
+        None, description="Of a request that makes no sense: what is wrong with each field."
+    )
+    seats: list[str] | None = Field(
+        None, description="Of `seats_taken`: the labels.", examples=[["A1", "A2"]]
+    )
+
+
+class TooMany(Exception):
+    """A limit was reached; `retry_after` seconds later there is room again."""
+
+    def __init__(self, detail: str, *, retry_after: float) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
+def consume(request: HttpRequest, action: str, detail: str, *, key: str | None = None) -> None:
+    """Counts one towards that limit of ACCOUNT_RATE_LIMITS. Raises TooMany when it is reached."""
+    limit = {"app": "allauth.account", "action": action}
+    if not ratelimit.consume(request, key=key, **limit):
+        rates = ratelimit.get_rates(**limit)
+        raise TooMany(detail, retry_after=max(rate.duration for rate in rates))
+
+
+def problem(
+    status: int,
+    detail: str = "",
+    *,
+    code: str = "",
+    errors: Mapping[str, Sequence[str]] | None = None,
+    seats: Sequence[str] | None = None,
+    retry_after: float | None = None,
+) -> JsonResponse:
+    """The answer with that status. 503 always has a Retry-After (seconds), others if given."""
+    document = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail or DETAILS.get(status, ""),
+        "code": code or CODES.get(status, "invalid"),
+    }
+    if errors:
+        document["errors"] = errors
+    if seats:
+        document["seats"] = seats
+    response = JsonResponse(document, status=status, content_type=MEDIA_TYPE)
+    if status == 503:
+        retry_after = retry_after or RETRY_AFTER
+    if retry_after:
+        response["Retry-After"] = str(round(retry_after))
+    if status == 401:
+        response["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+# ── What the API's own views raise ────────────────────────────────────────────────────────────────
+
+
+def handle_errors(api: NinjaAPI) -> None:
+    """Makes the API answer its exceptions with problems; others surface, for the middleware."""
+    handlers = {
+        ValidationError: lambda request, error: _invalid(error),
+        HttpError: lambda request, error: problem(error.status_code, _sentence(error)),
+        Http404: lambda request, error: problem(404, str(error)),
+        PermissionDenied: lambda request, error: problem(403, str(error)),
+        TooMany: lambda request, error: problem(429, str(error), retry_after=error.retry_after),
+        BookingError: lambda request, error: _refused(error),
+        InventoryError: lambda request, error: _not_possible(error),
+    }
+    for error, handler in handlers.items():
+        api.add_exception_handler(error, handler)
+    api.add_exception_handler(Exception, _surface)
+
+
+def _surface(request: HttpRequest, error: Exception) -> HttpResponse:
+    raise error
+
+
+def _sentence(error: HttpError) -> str:
+    """What ninja says in one word is said better above."""
+    return "" if error.message == "Unauthorized" else error.message
+
+
+def _invalid(error: ValidationError) -> HttpResponse:
+    """400, with the messages by field; pydantic's are made a sentence."""
+    errors: dict[str, list[str]] = {}
+    for one in error.errors:
+        message = one["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+        sentence = message[:1].upper() + message[1:]
+        messages = errors.setdefault(_field(one["loc"]), [])
+        if (sentence := sentence.rstrip(".") + ".") not in messages:
+            messages.append(sentence)
+    named = "; ".join(f"{field}: {' '.join(messages)}" for field, messages in errors.items())
+    return problem(400, named, errors=errors)
+
+
+def _field(location: Sequence[str | int]) -> str:
+    """The field in a location like ("body", "wish", "seat_ids", 0) or ("query", "limit")."""
+    names = [part for part in location if isinstance(part, str)]
+    if names[0] == "body":
+        return names[2] if len(names) > 2 else "body"
+    return names[-1]
+
+
+def _refused(error: BookingError) -> HttpResponse:
+    if isinstance(error, InvalidRequest):
+        return problem(400, str(error))
+    if isinstance(error, SlotBusy):
+        return problem(503, str(error))
+    seats = error.labels if isinstance(error, SeatsTaken) else None
+    return problem(409, str(error), code=error.code, seats=seats)
+
+
+def _not_possible(error: InventoryError) -> HttpResponse:
+    if isinstance(error, Overlap):
+        return problem(409, str(error), code="overlap")
+    return problem(400, str(error))
+
+
+# ── What everything else answers ──────────────────────────────────────────────────────────────────
+
+
+class ApiMiddleware:
+    """Under /api/ every error is a problem, no answer is kept, and HEAD is answered like GET."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        if not request.path_info.startswith("/api/"):
+            return self.get_response(request)
+        is_head = request.method == "HEAD"
+        if is_head:
+            request.method = "GET"
+        response = self.get_response(request)
+        if response.status_code >= 400 and response.get("Content-Type") != MEDIA_TYPE:
+            response = self._as_problem(response)
+        if 300 <= response.status_code < 400:
+            del response["Content-Type"]  # "text/html", of nothing
+        if is_head:
+            request.method = "HEAD"
+            response["Content-Length"] = str(len(response.content))
+            response.content = b""
+        response.setdefault("Cache-Control", "no-store")
+        return response
+
+    def _as_problem(self, response: HttpResponse) -> HttpResponse:
+        """The same, as a problem; of the headers those that say more than the page did."""
+        detail = ""
+        if response.status_code == 500:
+            detail = f"{DETAILS[500]} Its number is {get_guid()}."
+        fresh = problem(response.status_code, detail)
+        for name in ("Allow", "Retry-After", "Cache-Control"):
+            if name in response:
+                fresh[name] = response[name]
+        fresh.cookies = response.cookies
+        return fresh
