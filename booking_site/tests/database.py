@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from django.core.management.commands import flush
 from django.db import connection
+from django.db.backends.base.creation import TEST_DATABASE_PREFIX
 from pytest_django import DjangoDbBlocker
 
 # What migrations make and no test changes for good. (That these stay also spares the live site of
@@ -21,12 +22,15 @@ def quick_database(django_db_setup: None, django_db_blocker: DjangoDbBlocker) ->
     """Commits do not wait for the disk: what must survive a kill of PostgreSQL is tested on servers
     of those tests' own. And only tables that have rows are emptied, the cache's included.
 
-    Each application's conftest imports it.
+    Each application's conftest imports it. Where no test that was chosen needs a database there is
+    none, and the site's own is left alone.
     """
+    if not connection.settings_dict["NAME"].startswith(TEST_DATABASE_PREFIX):
+        yield
+        return
     with django_db_blocker.unblock():
         with connection.cursor() as cursor:
-            cursor.execute("SELECT current_database()")
-            name = connection.ops.quote_name(cursor.fetchone()[0])
+            name = connection.ops.quote_name(connection.settings_dict["NAME"])
             cursor.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")
         connection.close()  # it is for sessions from now on
     with pytest.MonkeyPatch.context() as patch:
