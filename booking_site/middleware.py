@@ -1,4 +1,6 @@
-"""Around every page: health, a line in the log, what is kept, an answer if the database is away."""
+"""Around every page: health, a line in the log, whole requests, what is kept, an answer if the
+database is away.
+"""
 
 import logging
 import re
@@ -6,8 +8,10 @@ import time
 from collections.abc import Callable
 
 from django.conf import settings
+from django.core.exceptions import RequestDataTooBig
 from django.db import InterfaceError, OperationalError
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest
+from django.http.request import UnreadablePostError
 from django.template.loader import render_to_string
 from django.utils.cache import add_never_cache_headers
 from django_guid import get_guid
@@ -20,6 +24,9 @@ logger = logging.getLogger("holdfast.database")
 request_logger = logging.getLogger("holdfast.request")
 
 RETRY_AFTER = 3  # seconds
+SILENCE = (
+    20  # seconds in which a client sends nothing of its request, or takes nothing of an answer
+)
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 REQUEST_ID = re.compile(r"[0-9A-Fa-f-]{32,36}")
 
@@ -83,6 +90,29 @@ class RequestLogMiddleware:
         if match := request.resolver_match:
             return match.view_name or match.route
         return "static" if request.path_info.startswith(settings.STATIC_URL) else "none"
+
+
+class WholeRequestMiddleware:
+    """Reads a request to its end before anything of it asks the database.
+
+    A few connections serve a whole process: clients who send half a request, by malice or in a
+    tunnel, must not keep one each while the other half is waited for. (wsgi.py has the same for
+    those who are slow to read.) What is too large to be kept in memory is read by its view.
+    """
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        if client := request.META.get("gunicorn.socket"):
+            client.settimeout(SILENCE)
+        try:
+            request.body  # noqa: B018  (read once, kept)
+        except RequestDataTooBig:
+            pass
+        except UnreadablePostError:
+            return HttpResponseBadRequest()  # which nobody reads
+        return self.get_response(request)
 
 
 class DatabaseAwayMiddleware:

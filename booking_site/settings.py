@@ -214,6 +214,7 @@ MIDDLEWARE = [
     "booking_site.middleware.RequestLogMiddleware",
     "django_guid.middleware.guid_middleware",
     "booking_site.problems.ApiMiddleware",
+    "booking_site.middleware.WholeRequestMiddleware",
     "booking_site.middleware.DatabaseAwayMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",

@@ -1,10 +1,11 @@
-"""A database that goes away and comes back, under a real gunicorn: 503 meanwhile, then well."""
+"""A database that goes away and comes back, under a real gunicorn: 503 meanwhile, then well; pages
+and the API alike.
+"""
 
 import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -14,7 +15,18 @@ from urllib.parse import quote
 import pytest
 
 from booking_site.embedded_postgres.server import Server
+from booking_site.tests.crowd import Answer, ask, crowd, require_api_answer
 from booking_site.tests.live_site import BASE_DIR, LiveSite, live_site
+
+WHO = {"email": "ada@example.org", "password": "correct horse battery staple"}
+DETAILS = {"name": "Ada Lovelace", "email": "ada@example.org"}
+KEY = "0123456789abcdef"
+MAKE_SLOT = """
+from django.core.management import call_command
+call_command("migrate", verbosity=0)
+from booking_site.tests.factories import SlotFactory
+print(SlotFactory(places=1000).pk)
+"""
 
 
 @pytest.fixture
@@ -28,14 +40,21 @@ def variables(server: Server) -> dict[str, str]:
 
 
 @pytest.fixture
-def own_site(variables: dict[str, str], django_db_blocker: object) -> Iterator[LiveSite]:
-    subprocess.run(
-        [sys.executable, "manage.py", "migrate", "--verbosity=0"],
+def slot(variables: dict[str, str], django_db_blocker: object) -> int:
+    """The id of one with 1,000 places, in that site's migrated database."""
+    made = subprocess.run(
+        [sys.executable, "manage.py", "shell", "--verbosity=0", "-c", MAKE_SLOT],
         cwd=BASE_DIR,
         env=os.environ | variables | {"DJANGO_SETTINGS_MODULE": "booking_site.settings"},
         check=True,
+        capture_output=True,
     )
-    with live_site(**variables) as site:
+    return int(made.stdout)
+
+
+@pytest.fixture
+def own_site(variables: dict[str, str], slot: int) -> Iterator[LiveSite]:
+    with live_site(**variables, WEB_CONCURRENCY="2") as site:
         yield site
 
 
@@ -52,39 +71,89 @@ def kill_postmaster(server: Server) -> None:
     os.kill(server.postmaster_pid, signal.SIGKILL)
 
 
-def test_database_killed_answers_503_until_it_is_back(own_site: LiveSite, server: Server) -> None:
+def only(site: LiveSite, request: bytes) -> Answer:
+    [answer] = crowd(site, request)
+    return answer
+
+
+def test_database_killed_answers_503_until_it_is_back(
+    own_site: LiveSite, server: Server, slot: int
+) -> None:
     assert get(f"{own_site.url}/")[0] == 200
+    wish = {"slot": slot, "quantity": 1}
+    hold = ask("POST", "/api/v1/bookings", wish, Idempotency_Key=KEY)
+    held = only(own_site, hold)
+    assert held.status == 201
+    assert only(own_site, ask("POST", "/api/v1/auth/register", WHO)).status == 201
+    token = only(own_site, ask("POST", "/api/v1/auth/token", WHO)).body["access"]
     kill_postmaster(server)
-    for _ in range(3):
-        started = time.monotonic()
-        status, body, headers = get(f"{own_site.url}/")
-        assert (status, headers["Retry-After"]) == (503, "3")
-        assert "<title>" in body
-        assert "Holdfast" in body
-        assert time.monotonic() - started < 5
-    status, body, headers = get(f"{own_site.url}/health/ready")
+    by_token = {"Authorization": f"Bearer {token}"}
+    answers = crowd(
+        own_site,
+        ask("GET", "/"),
+        ask("GET", "/api/v1/slots"),
+        ask("GET", "/api/v1/bookings", **by_token),
+        ask("GET", f"/api/v1/bookings/by-key/{KEY}"),
+        ask("GET", "/api/v1/health/ready"),
+        ask("POST", "/api/v1/bookings", wish, **by_token),
+        ask("POST", f"/api/v1/bookings/{held.body['id']}/confirm", DETAILS),
+        ask("POST", "/api/v1/bookings", wish, Cookie=f"sessionid={'s' * 32}"),
+        ask("POST", "/api/v1/auth/register", WHO),
+        ask("POST", "/api/v1/auth/token", WHO),
+        hold,
+    )
+    assert {answer.status for answer in answers} == {503}
+    assert {answer.headers["Retry-After"] for answer in answers} == {"3"}
+    assert max(answer.seconds for answer in answers) < 5
+    page, *problems = answers
+    assert b"<title>" in page.content
+    assert b"Holdfast" in page.content
+    for answer in problems:
+        require_api_answer(answer)
+    status, _, headers = get(f"{own_site.url}/health/ready")
     assert (status, headers["Retry-After"]) == (503, "3")
     assert get(f"{own_site.url}/health/live")[0] == 200
 
     server.forget()
     server.ensure_running()
+    well = own_site.wait_until_answers("/api/v1/slots")
+    print(f"killed and back: well again after {well:.2f} s")
+    assert well < 5
     assert own_site.wait_until_answers("/") < 5
+    again = only(own_site, hold)
+    assert (again.status, again.body["id"]) == (200, held.body["id"])
 
 
-def test_all_connections_lost_under_load_are_503s_and_then_well(
-    own_site: LiveSite, server: Server
+def test_connections_lost_under_load_are_503s_and_then_well(
+    own_site: LiveSite, server: Server, slot: int
 ) -> None:
-    with ThreadPoolExecutor(16) as crowd, server.connect() as connection:
-        answers = [crowd.submit(get, f"{own_site.url}/") for _ in range(400)]
-        for _ in range(5):
-            connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
-            )
-        statuses = [answer.result()[0] for answer in answers]
-    assert set(statuses) <= {200, 503}
-    assert statuses.count(200) > 200
-    assert own_site.wait_until_answers("/") < 3
+    """One, and then all of them, again and again."""
+    workers = {worker.pid for worker in own_site.workers()}
+    hold = ask("POST", "/api/v1/bookings", {"slot": slot, "quantity": 1})
+    page = ask("GET", "/")
+    end = (
+        "SELECT pg_terminate_backend(pid) FROM (SELECT pid FROM pg_stat_activity"
+        " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend' LIMIT %s) AS backend"
+    )
+    with ThreadPoolExecutor(16) as many, server.connect() as connection:
+        asked = [
+            many.submit(only, own_site, request) for _ in range(120) for request in (hold, page)
+        ]
+        for place, most in ((20, 1), (60, 1), (100, 1), (140, 1000), (180, 1000), (220, 1000)):
+            asked[place].result()
+            connection.execute(end, [most])
+        answers = [future.result() for future in asked]
+    holds, pages = answers[::2], answers[1::2]
+    for answer in holds:
+        require_api_answer(answer)
+    lost = sum(answer.status == 503 for answer in answers)
+    assert {answer.status for answer in holds} <= {201, 503}
+    assert {answer.status for answer in pages} <= {200, 503}
+    assert 0 < lost < 120
+    well = own_site.wait_until_answers("/api/v1/slots")
+    print(f"{lost} of 240 answers were 503; well again after {well:.2f} s")
+    assert well < 3
+    assert {worker.pid for worker in own_site.workers()} == workers
 
 
 def test_bundled_database_killed_is_started_again_by_the_site_itself(

@@ -1,7 +1,8 @@
-"""kill -9 of workers and of PostgreSQL at random moments, while a crowd books over HTTP.
+"""kill -9 of workers and of PostgreSQL at random moments, while a crowd books over HTTP: some by
+the pages, some by programs, which repeat what had no answer under its Idempotency-Key.
 
 Whatever dies: no answer is an error of ours, what was confirmed to somebody is booked, what is
-booked has its one mail, and the invariants hold.
+booked has its one mail, a key is one booking, and the invariants hold.
 """
 
 import http.client
@@ -14,7 +15,9 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from http.cookies import SimpleCookie
+from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import pytest
@@ -33,6 +36,7 @@ class Client:
     def __init__(self, site: LiveSite, slot_id: int, stop: threading.Event) -> None:
         self.host = urlsplit(site.url).netloc
         self.slot_id, self.stop = slot_id, stop
+        self.cookies: dict[str, str] = {}
         self.statuses: list[int] = []
         self.confirmed: list[str] = []
 
@@ -45,33 +49,35 @@ class Client:
                 time.sleep(0.05)
 
     def book_once(self) -> None:
-        self.cookies: dict[str, str] = {}
+        self.cookies = {}
         status, _, page = self.ask("GET", f"/slots/{self.slot_id}/")
         if status != 200:
             return
         token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page).group(1)
         form = {"csrfmiddlewaretoken": token}
-        status, location, _ = self.ask(
-            "POST", f"/slots/{self.slot_id}/hold", form | {"quantity": "2"}
-        )
+        wish = form | {"quantity": "2"}
+        status, location, _ = self.send("POST", f"/slots/{self.slot_id}/hold", wish)
         if status != 303:
             return
         booking = BOOKING.match(location).group(1)
         details = {"name": "A Patient", "email": f"patient-{booking}@example.org"}
-        status, _, _ = self.ask("POST", f"/bookings/{booking}/confirm", form | details)
+        status, _, _ = self.send("POST", f"/bookings/{booking}/confirm", form | details)
         if status == 303:
             self.confirmed.append(booking)
 
+    def send(self, method: str, path: str, form: dict[str, str]) -> tuple[int, str, str]:
+        """As `ask`, a form."""
+        kind = {"Content-Type": "application/x-www-form-urlencoded"}
+        return self.ask(method, path, urlencode(form), kind)
+
     def ask(
-        self, method: str, path: str, form: dict[str, str] | None = None
+        self, method: str, path: str, body: str = "", headers: dict[str, str] | None = None
     ) -> tuple[int, str, str]:
         """Status, Location and body."""
         connection = http.client.HTTPConnection(self.host, timeout=30)
-        headers = {"Cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items())}
-        if form:
-            headers["Content-Type"] = "application/x-www-form-urlencoded"
+        cookies = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
         try:
-            connection.request(method, path, urlencode(form) if form else None, headers)
+            connection.request(method, path, body, {"Cookie": cookies} | (headers or {}))
             answer = connection.getresponse()
             body = answer.read().decode()
             for cookie in answer.headers.get_all("Set-Cookie") or []:
@@ -80,6 +86,48 @@ class Client:
             return answer.status, answer.headers.get("Location", ""), body
         finally:
             connection.close()
+
+
+class Program(Client):
+    """Books by the API. Does not give up what it began before it has an answer.
+
+    Every other one asks first whether a request that had none has arrived.
+    """
+
+    def __init__(self, *args: Any, asks_first: bool) -> None:
+        super().__init__(*args)
+        self.asks_first = asks_first
+        self.booked: dict[str, str] = {}  # ids by key
+        self.arrived = 0  # requests without an answer that turned out to have been done
+
+    def book_once(self) -> None:
+        key = f"program-{uuid.uuid4()}"
+        wish = {"slot": self.slot_id, "quantity": 2}
+        booking = self.insist("/api/v1/bookings", wish, key)["id"]
+        self.booked[key] = booking
+        details = {"name": "A Program", "email": f"program-{booking}@example.org"}
+        assert self.insist(f"/api/v1/bookings/{booking}/confirm", details)["id"] == booking
+        self.confirmed.append(booking)
+
+    def insist(self, path: str, body: dict[str, Any], key: str = "") -> dict[str, Any]:
+        """What is answered in the end."""
+        headers = {"Content-Type": "application/json"} | ({"Idempotency-Key": key} if key else {})
+        is_repeated = False
+        while True:
+            try:
+                if key and is_repeated and self.asks_first:
+                    status, _, answer = self.ask("GET", f"/api/v1/bookings/by-key/{key}")
+                    if status == 200:
+                        self.arrived += 1
+                        return json.loads(answer)
+                status, _, answer = self.ask("POST", path, json.dumps(body), headers)
+                if status in (200, 201):
+                    self.arrived += key != "" and status == 200
+                    return json.loads(answer)
+            except (OSError, http.client.HTTPException):
+                self.statuses.append(0)
+            is_repeated = True
+            time.sleep(0.05)
 
 
 def manage(environment: dict[str, str], *arguments: str) -> str:
@@ -108,7 +156,11 @@ def test_kills_at_random_moments_lose_no_confirmed_booking(
     stop = threading.Event()
     killed = {"worker": 0, "postgres": 0}
     with live_site(**environment) as site:
-        clients = [Client(site, slot_id, stop) for _ in range(CLIENTS)]
+        patients = [Client(site, slot_id, stop) for _ in range(CLIENTS // 2)]
+        programs = [
+            Program(site, slot_id, stop, asks_first=n % 2 == 0) for n in range(CLIENTS // 2)
+        ]
+        clients = patients + programs
         threads = [threading.Thread(target=client.book_until_stopped) for client in clients]
         for thread in threads:
             thread.start()
@@ -132,8 +184,12 @@ def test_kills_at_random_moments_lose_no_confirmed_booking(
         assert not any(thread.is_alive() for thread in threads)
     statuses = [status for client in clients for status in client.statuses]
     confirmed = [booking for client in clients for booking in client.confirmed]
-    print(f"{killed}, {len(confirmed)} confirmed, well again after {recovery:.1f} s")
-    assert set(statuses) <= {0, 200, 303, 503}
+    arrived = sum(program.arrived for program in programs)
+    print(
+        f"{killed}, {len(confirmed)} confirmed, well again after {recovery:.1f} s; "
+        f"{statuses.count(0)} cut off, {statuses.count(503)} times 503, {arrived} had arrived"
+    )
+    assert set(statuses) <= {0, 200, 201, 303, 404, 503}
     assert min(killed.values()) > 0
     assert len(confirmed) > before > 0
 
@@ -141,6 +197,14 @@ def test_kills_at_random_moments_lose_no_confirmed_booking(
     sold += "print(json.dumps([str(b.pk) for b in B.objects.filter(status='CONFIRMED')]))"
     booked = json.loads(manage(environment, "shell", "-v0", "-c", sold))
     assert set(confirmed) <= set(booked)
+    # Who repeats with a key until there is an answer has one booking for it, and no other.
+    keys = "import json; from bookings.models import Booking as B;"
+    keys += "found = B.objects.filter(idempotency_key__startswith='program-');"
+    keys += "print(json.dumps([[b.idempotency_key, str(b.pk)] for b in found]))"
+    by_key = {key: pk for program in programs for key, pk in program.booked.items()}
+    assert sorted(json.loads(manage(environment, "shell", "-v0", "-c", keys))) == sorted(
+        [key, pk] for key, pk in by_key.items()
+    )
     # Each has its one mail, and nothing else has.
     mails = "import json; from booking_site.tests.mails import queued_mails as q;"
     mails += "print(json.dumps([mail.body for mail in q()]))"
