@@ -129,9 +129,13 @@ def _delete_locked(slot: Slot) -> None:
 
 
 def _lock_doctor(slot: Slot) -> None:
-    """Slots of one doctor take turns: two that overlap would wait for each other for ever."""
-    if slot.doctor_id:
-        list(Doctor.objects.select_for_update(no_key=True).filter(pk=slot.doctor_id))
+    """Slots of one doctor take turns: two that overlap would wait for each other for ever.
+
+    Raises InventoryError if the doctor was deleted.
+    """
+    doctors = Doctor.objects.select_for_update(no_key=True)
+    if slot.doctor_id and not doctors.filter(pk=slot.doctor_id).first():
+        raise InventoryError("This doctor has been deleted.")
 
 
 def _lock_slot(slot: Slot) -> Slot:

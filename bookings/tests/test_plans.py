@@ -5,9 +5,8 @@ Autovacuum is off meanwhile. In some states the statistics are out of date, as t
 after every rush, or for good if the rush was small beside the table.
 """
 
-import json
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from django.core.management import call_command
@@ -15,6 +14,7 @@ from django.db import connection, transaction
 from pytest_django import DjangoDbBlocker
 
 from booking_site.tests.factories import SlotFactory, UserFactory
+from booking_site.tests.plans import explain, run
 from bookings import lifecycle, seat_locks
 from bookings.errors import TooFew
 
@@ -30,49 +30,6 @@ OWN = "seat_by_booking"
 BY_ID = "slots_seat_pkey"
 
 
-# ── What PostgreSQL does ──────────────────────────────────────────────────────────────────────────
-
-
-class Statement(NamedTuple):
-    """The indexes it used, in alphabetical order, and how many pages it looked at."""
-
-    sql: str
-    indexes: str  # “slots_seat!” is a sequential scan of that table
-    pages: int
-
-
-def explain(table: str, act: Callable[[], Any]) -> list[Statement]:
-    """What the act did on that table. A refusal is as good as a success."""
-    statements = []
-
-    def watch(execute: Callable, sql: str, params: Any, many: bool, context: dict) -> Any:
-        text = str(sql)
-        if f'FROM "{table}"' in text or f'UPDATE "{table}"' in text:
-            # To execute a SELECT twice changes nothing: nobody waits for locks of their own.
-            how = "ANALYZE, BUFFERS, FORMAT JSON" if text.startswith("SELECT") else "FORMAT JSON"
-            found = connection.connection.execute(f"EXPLAIN ({how}) {text}", params).fetchone()[0]
-            plan = (json.loads(found) if isinstance(found, str) else found)[0]["Plan"]
-            pages = plan.get("Shared Hit Blocks", 0) + plan.get("Shared Read Blocks", 0)
-            statements.append(Statement(text, " ".join(sorted(set(_indexes(plan)))), pages))
-        return execute(sql, params, many, context)
-
-    with connection.execute_wrapper(watch):
-        try:
-            act()
-        except lifecycle.BookingError:
-            pass
-    return statements
-
-
-def _indexes(node: dict) -> Iterator[str]:
-    if node["Node Type"] == "Seq Scan":
-        yield f"{node['Relation Name']}!"
-    elif "Index Name" in node:
-        yield node["Index Name"]
-    for child in node.get("Plans", []):
-        yield from _indexes(child)
-
-
 def on_seats(act: Callable[[], Any], *, pages: int) -> list[str]:
     """The indexes of each statement on seats; asserts that none looked at more pages."""
     statements = explain("slots_seat", act)
@@ -81,12 +38,6 @@ def on_seats(act: Callable[[], Any], *, pages: int) -> list[str]:
 
 
 # ── The hall, and what becomes of it ──────────────────────────────────────────────────────────────
-
-
-def run(*statements: str) -> None:
-    with connection.cursor() as cursor:
-        for statement in statements:
-            cursor.execute(statement)
 
 
 class Hall:

@@ -1,0 +1,59 @@
+"""What PostgreSQL does for a statement, found out as it runs.
+
+[count, page] = explain("slots_slot", lambda: client.get("/api/v1/slots"))
+assert page.indexes == "slot_by_start slots_slot_pkey"
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from django.db import connection
+
+from bookings.errors import BookingError
+
+
+class Statement(NamedTuple):
+    """The indexes it used, in alphabetical order, and how many pages it looked at."""
+
+    sql: str
+    indexes: str  # “slots_seat!” is a sequential scan of that table
+    pages: int
+
+
+def explain(table: str, act: Callable[[], Any]) -> list[Statement]:
+    """What the act did on that table. A refusal is as good as a success."""
+    statements = []
+
+    def watch(execute: Callable, sql: str, params: Any, many: bool, context: dict) -> Any:
+        text = str(sql)
+        if f'FROM "{table}"' in text or f'UPDATE "{table}"' in text:
+            # To execute a SELECT twice changes nothing: nobody waits for locks of their own.
+            how = "ANALYZE, BUFFERS, FORMAT JSON" if text.startswith("SELECT") else "FORMAT JSON"
+            found = connection.connection.execute(f"EXPLAIN ({how}) {text}", params).fetchone()[0]
+            plan = (json.loads(found) if isinstance(found, str) else found)[0]["Plan"]
+            pages = plan.get("Shared Hit Blocks", 0) + plan.get("Shared Read Blocks", 0)
+            statements.append(Statement(text, " ".join(sorted(set(_indexes(plan)))), pages))
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(watch):
+        try:
+            act()
+        except BookingError:
+            pass
+    return statements
+
+
+def _indexes(node: dict) -> Iterator[str]:
+    if node["Node Type"] == "Seq Scan":
+        yield f"{node['Relation Name']}!"
+    elif "Index Name" in node:
+        yield node["Index Name"]
+    for child in node.get("Plans", []):
+        yield from _indexes(child)
+
+
+def run(*statements: str) -> None:
+    with connection.cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
