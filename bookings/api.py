@@ -149,9 +149,10 @@ class SweptOut(Schema):
 
 class BookingPages(Pages):
     def paginate_queryset(self, queryset: QuerySet[Booking], *args: Any, **options: Any) -> Any:
-        """What is shown of bookings is read of those on the page only, and with them."""
+        """Which are on the page an index tells; only of those is read what is shown of them."""
         page = super().paginate_queryset(queryset, *args, **options)
-        page["items"] = Booking.objects.with_state().with_seats().filter(pk__in=page["items"])
+        ids = list(page["items"].values_list("pk", flat=True))
+        page["items"] = Booking.objects.with_state().with_seats().filter(pk__in=ids)
         return page
 
 
