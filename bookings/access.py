@@ -24,7 +24,7 @@ def load_booking(request: HttpRequest, booking_id: uuid.UUID, *, to: str | None 
     take its seats away may give it others). That goes for a guest's as well, since the office's
     lists are full of addresses. Raises Http404, PermissionDenied.
     """
-    booking = Booking.objects.for_page().filter(pk=booking_id).first()
+    booking = Booking.objects.for_page().with_seats().filter(pk=booking_id).first()
     if booking is None:
         raise Http404("There is no such booking.")
     if _is_own(request, booking):
@@ -55,13 +55,20 @@ def is_staff_of_others(request: HttpRequest, booking: Booking) -> bool:
 
 
 def is_mailed_too_often(request: HttpRequest, email: str) -> bool:
-    """Whether that address gets no more mails on the word of others: they may not be its owner.
+    """Whether that address gets no more mails on the word of others. Counts this one."""
+    if not is_mail_limited(request, email):
+        return False
+    return not ratelimit.consume(request, action="mail_booking", key=email.lower())
 
-    Counts this one, unless it is for staff or the user's own, confirmed address.
+
+def is_mail_limited(request: HttpRequest, email: str) -> bool:
+    """Whether mails to that address are counted: they may not be its owner who book.
+
+    They are not for staff, and for the user's own, confirmed address.
     """
-    user, email = request.user, email.lower()
+    user = request.user
     if user.is_staff:
         return False
-    if user.is_authenticated and user.emailaddress_set.filter(email=email, verified=True).exists():
-        return False
-    return not ratelimit.consume(request, action="mail_booking", key=email)
+    if not user.is_authenticated:
+        return True
+    return not user.emailaddress_set.filter(email=email.lower(), verified=True).exists()

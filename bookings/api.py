@@ -2,12 +2,13 @@
 
 import re
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
-from functools import reduce
-from operator import or_
 from typing import Annotated, Any, Literal
 
-from django.db.models import Q, QuerySet
+from django.conf import settings
+from django.db.models import QuerySet
 from django.http import Http404, HttpRequest
 from ninja import Field, Header, Query, Router, Schema, Status
 from ninja.errors import ValidationError
@@ -15,26 +16,23 @@ from ninja.pagination import paginate
 from pydantic import AfterValidator, model_validator
 
 from accounts import tokens
-from booking_site.fields import Count, Id, IdInUrl, Pages, Text, as_in
-from booking_site.problems import TooMany, consume
+from booking_site.fields import Id, IdInUrl, Pages, Text, as_in
+from booking_site.problems import consume
 from bookings import browser, lifecycle
-from bookings.access import (
-    MAILED_TOO_OFTEN,
-    is_mailed_too_often,
-    is_staff_of_others,
-    load_booking,
-)
-from bookings.errors import SweeperRunning
+from bookings.access import MAILED_TOO_OFTEN, is_mail_limited, is_staff_of_others, load_booking
+from bookings.errors import InvalidRequest, SweeperRunning
 from bookings.forms import DetailsForm
-from bookings.models import Booking
+from bookings.models import BOOKING_WAS_REFUSED, Booking
 from bookings.search import search_bookings
-from slots.models import Seat, Slot
+from slots.models import Slot
 
 router = Router(tags=["Bookings"])
 office = Router(tags=["Office"])
 
 KEY = re.compile(r"[ -~]{16,200}")
-BOOKINGS_A_SWEEP = 500
+HOLDS_A_BATCH = 500
+BATCHES_A_REQUEST = 10
+MOST_SEATS = settings.MAX_SEATS_PER_BOOKING
 DETAILS = DetailsForm.base_fields
 
 Name = Annotated[Text, AfterValidator(as_in(DETAILS["name"])), Field(examples=["Ada Lovelace"])]
@@ -60,12 +58,25 @@ KEY_HEADER = Header(
 )
 
 
+# How many seats there may be is the lifecycle's to say; what it says is given the field's name.
+SeatIds = Annotated[
+    list[Id],
+    Field(
+        examples=[[1, 2]],
+        json_schema_extra={"minItems": 1, "maxItems": MOST_SEATS, "uniqueItems": True},
+    ),
+]
+Quantity = Annotated[
+    int, Field(strict=True, json_schema_extra={"minimum": 1, "maximum": MOST_SEATS})
+]
+
+
 class SeatsIn(Schema):
     """Which seats, or how many: one of the two."""
 
     slot: Id = Field(examples=[1])
-    seat_ids: list[Id] | None = Field(None, examples=[[1, 2]])
-    quantity: Count | None = Field(None, description="Any so many seats, instead.")
+    seat_ids: SeatIds | None = None
+    quantity: Quantity | None = Field(None, description="Any so many seats, instead.")
 
     @model_validator(mode="after")
     def check_wish(self) -> "SeatsIn":
@@ -86,7 +97,7 @@ class BookingIn(SeatsIn):
 
 
 class DetailsIn(Schema):
-    """Who comes. What was given with the hold need not be given again."""
+    """Who comes. What was given with the hold, or is known of the account, need not be given."""
 
     name: Name | None = None
     email: Email | None = None
@@ -94,7 +105,7 @@ class DetailsIn(Schema):
 
 
 class CancelIn(Schema):
-    reason: Text = Field("", max_length=500)
+    reason: Text | None = Field(None, max_length=500, examples=["I am ill"])
 
 
 class BookedSeatOut(Schema):
@@ -109,11 +120,15 @@ class BookingOut(Schema):
     failure_reason: Literal["expired", "sold_out", "seats_taken"] | None
     slot: int = Field(alias="slot_id", description="The slot's id.")
     quantity: int
-    seats: list[BookedSeatOut] = Field(alias="booked_seats", description="As they were booked.")
+    seats: list[BookedSeatOut] = Field(
+        alias="booked_seats", description="Those it has, or had until it ended."
+    )
     name: str
     email: str
     created_at: datetime
-    expires_at: datetime | None = Field(description="Until when the seats are held.")
+    expires_at: datetime | None = Field(
+        description="Until when the seats are, or were, held; null of what no longer ends so."
+    )
     confirmed_at: datetime | None
     cancelled_at: datetime | None
 
@@ -121,28 +136,23 @@ class BookingOut(Schema):
     def resolve_failure_reason(booking: Booking) -> str | None:
         return booking.reason or None
 
+    @staticmethod
+    def resolve_expires_at(booking: Booking) -> datetime | None:
+        may_expire = booking.state in (Booking.Status.PENDING, Booking.Status.FAILED)
+        return booking.expires_at if may_expire else None
+
 
 class SweptOut(Schema):
     expired: int = Field(description="Holds that were closed.")
     released: int = Field(description="Seats that they gave back.")
 
 
-def shown(*bookings: Booking) -> list[Booking]:
-    """The bookings with `booked_seats`, those they have or had: one query for all of them."""
-    if not bookings:
-        return []
-    wanted = reduce(or_, (Q(slot=one.slot_id, label__in=one.labels) for one in bookings))
-    seats = {(seat.slot_id, seat.label): seat for seat in Seat.objects.filter(wanted)}
-    for one in bookings:
-        found = [seats.get((one.slot_id, label)) for label in one.labels]
-        one.booked_seats = [seat for seat in found if seat]
-    return list(bookings)
-
-
 class BookingPages(Pages):
     def paginate_queryset(self, queryset: QuerySet[Booking], *args: Any, **options: Any) -> Any:
+        """Which are on the page an index tells; only of those is read what is shown of them."""
         page = super().paginate_queryset(queryset, *args, **options)
-        page["items"] = shown(*page["items"])
+        ids = list(page["items"].values_list("pk", flat=True))
+        page["items"] = Booking.objects.with_state().with_seats().filter(pk__in=ids)
         return page
 
 
@@ -154,45 +164,47 @@ class BookingPages(Pages):
 )
 def hold(request: HttpRequest, wish: BookingIn, key: IdempotencyKey | None = KEY_HEADER) -> Status:
     """Holds seats for two minutes (`expires_at`), for whoever is logged in, or a guest."""
-    slot = Slot.objects.filter(pk=wish.slot).first()
-    if slot is None:
-        raise Http404("There is no slot with this id.")
+    slot = _find_slot(wish.slot)
     consume(request, "hold", "Very many bookings come from your network address. Wait a minute.")
-    booking = lifecycle.hold(
-        slot,
-        **wish.wish,
-        holder=browser.holder_of(request),
-        idempotency_key=key,
-        name=wish.name or "",
-        email=wish.email or "",
-        phone=wish.phone or "",
-    )
-    is_new = booking.is_new
-    booking = Booking.objects.for_page().get(pk=booking.pk)
-    return Status(201 if is_new else 200, *shown(booking))
+    with _naming_field(wish):
+        booking = lifecycle.hold(
+            slot,
+            **wish.wish,
+            holder=browser.holder_of(request),
+            idempotency_key=key,
+            name=wish.name or "",
+            email=wish.email or "",
+            phone=wish.phone or "",
+        )
+    return Status(201 if booking.is_new else 200, _shown(booking))
 
 
 @router.get("bookings", auth=tokens.USER, response=list[BookingOut])
 @paginate(BookingPages)
 def bookings(request: HttpRequest) -> QuerySet[Booking]:
-    """Your own, the newest first."""
+    """Your own, the newest first. What was refused was no booking, and is not among them."""
     mine = Booking.objects.of_holder(user=request.user, session_key="")
-    return mine.with_state().order_by("-created_at", "id")
+    return mine.exclude(BOOKING_WAS_REFUSED)
 
 
 @router.get("bookings/{uuid:booking_id}", auth=tokens.ANYBODY, response=BookingOut)
 def booking(request: HttpRequest, booking_id: uuid.UUID) -> Booking:
-    return shown(load_booking(request, booking_id))[0]
+    """As it is this instant: a hold that has lapsed is `FAILED`, `expired`."""
+    return load_booking(request, booking_id)
 
 
 @router.get("bookings/by-key/{path:key}", auth=tokens.ANYBODY, response=BookingOut)
 def booking_by_key(request: HttpRequest, key: str) -> Booking:
-    """The booking that a request with this Idempotency-Key made: “did it arrive?”"""
+    """The booking that a request with this Idempotency-Key made: “did it arrive?”
+
+    Percent-encode the key. It is found by whoever sent it: that user, or any guest.
+    """
     user = request.user if request.user.is_authenticated else None
-    found = Booking.objects.for_page().filter(user=user, idempotency_key=key)
-    if not KEY.fullmatch(key) or not found:
+    made = Booking.objects.filter(user=user, idempotency_key=key)
+    found = made.with_state().with_seats().first() if KEY.fullmatch(key) else None
+    if found is None:
         raise Http404("No booking was made with this key.")
-    return shown(found[0])[0]
+    return found
 
 
 @router.post("bookings/{uuid:booking_id}/confirm", auth=tokens.ANYBODY, response=BookingOut)
@@ -203,53 +215,91 @@ def confirm(
     booking = load_booking(request, booking_id, to="confirm")
     given = details.dict(exclude_none=True) if details else {}
     if booking.state == Booking.Status.PENDING:
-        known = {name: given.get(name) or getattr(booking, name) for name in ("name", "email")}
-        if missing := [name for name, value in known.items() if not value]:
-            wanted = [DETAILS[name].error_messages["required"] for name in missing]
-            raise ValidationError(
-                [
-                    {"loc": ("body", "details", name), "msg": message}
-                    for name, message in zip(missing, wanted, strict=True)
-                ]
-            )
-        if is_mailed_too_often(request, known["email"]):
-            raise TooMany(MAILED_TOO_OFTEN, retry_after=3600)
-    return _changed(lifecycle.confirm(booking, **given, actor=browser.holder_of(request)))
+        given |= _who_comes(booking, given)
+        _count_mail(request, given["email"])
+    return _shown(lifecycle.confirm(booking, **given, actor=browser.holder_of(request)))
+
+
+def _who_comes(booking: Booking, given: dict[str, str]) -> dict[str, str]:
+    """Name and e-mail address: as given now, with the hold, or to the account. ValidationError."""
+    known = {
+        name: given.get(name) or getattr(booking, name) or getattr(booking.user, name, "")
+        for name in ("name", "email")
+    }
+    if missing := [name for name, value in known.items() if not value]:
+        raise _invalid({name: DETAILS[name].error_messages["required"] for name in missing})
+    return known
+
+
+def _count_mail(request: HttpRequest, email: str) -> None:
+    """Counts a mail to that address, as the pages do. Raises TooMany."""
+    if is_mail_limited(request, email):
+        consume(request, "mail_booking", MAILED_TOO_OFTEN, key=email.lower())
 
 
 @router.post("bookings/{uuid:booking_id}/extend", auth=tokens.ANYBODY, response=BookingOut)
 def extend(request: HttpRequest, booking_id: uuid.UUID) -> Booking:
     """Holds the seats for two minutes from now, up to the most there is: see `expires_at`."""
-    return _changed(lifecycle.extend(load_booking(request, booking_id, to="confirm")))
+    return _shown(lifecycle.extend(load_booking(request, booking_id, to="confirm")))
 
 
 @router.post("bookings/{uuid:booking_id}/cancel", auth=tokens.ANYBODY, response=BookingOut)
 def cancel(request: HttpRequest, booking_id: uuid.UUID, why: CancelIn | None = None) -> Booking:
     """Gives the seats back. Again: the same answer, and nothing more."""
     booking = load_booking(request, booking_id, to="cancel")
-    return _changed(
-        lifecycle.cancel(
-            booking,
-            actor=browser.holder_of(request),
-            reason=why.reason if why else "",
-            by_staff=is_staff_of_others(request, booking),
-        )
+    cancelled = lifecycle.cancel(
+        booking,
+        actor=browser.holder_of(request),
+        reason=(why and why.reason) or "",
+        by_staff=is_staff_of_others(request, booking),
     )
+    return _shown(cancelled)
 
 
 @router.post("bookings/{uuid:booking_id}/reschedule", auth=tokens.ANYBODY, response=BookingOut)
 def reschedule(request: HttpRequest, booking_id: uuid.UUID, wish: SeatsIn) -> Booking:
-    """Other seats, of this or another slot. The old ones are kept until the new ones are yours."""
+    """Other seats, of this or any other slot. The old ones are kept until the new ones are yours.
+
+    Some may be the same, and there may be more or fewer. A hold ends when it would have ended.
+    """
     booking = load_booking(request, booking_id, to="cancel")
-    slot = Slot.objects.filter(pk=wish.slot).first()
+    slot = _find_slot(wish.slot)
+    if booking.state == Booking.Status.CONFIRMED and booking.email:
+        _count_mail(request, booking.email)
+    with _naming_field(wish):
+        moved = lifecycle.reschedule(
+            booking, slot=slot, **wish.wish, actor=browser.holder_of(request)
+        )
+    return _shown(moved)
+
+
+def _find_slot(pk: int) -> Slot:
+    slot = Slot.objects.filter(pk=pk).first()
     if slot is None:
         raise Http404("There is no slot with this id.")
-    moved = lifecycle.reschedule(booking, slot=slot, **wish.wish, actor=browser.holder_of(request))
-    return _changed(moved)
+    return slot
 
 
-def _changed(booking: Booking) -> Booking:
-    return shown(booking)[0]
+@contextmanager
+def _naming_field(wish: SeatsIn) -> Iterator[None]:
+    """What the lifecycle finds wrong with a wish is wrong with the field that was given."""
+    try:
+        yield
+    except InvalidRequest as error:
+        field = "quantity" if wish.seat_ids is None else "seat_ids"
+        raise _invalid({field: str(error)}) from error
+
+
+def _invalid(messages: dict[str, str]) -> ValidationError:
+    """400, with that message for each field of the body."""
+    return ValidationError(
+        [{"loc": ("body", "", field), "msg": message} for field, message in messages.items()]
+    )
+
+
+def _shown(booking: Booking) -> Booking:
+    """As it is now, with all that is shown of it: one query."""
+    return Booking.objects.with_state().with_seats().get(pk=booking.pk)
 
 
 # ── For staff ─────────────────────────────────────────────────────────────────────────────────────
@@ -264,25 +314,31 @@ class BookingFilters(Schema):
 @office.get("bookings", auth=tokens.staff("bookings.view_booking"), response=list[BookingOut])
 @paginate(BookingPages)
 def all_bookings(request: HttpRequest, filters: Query[BookingFilters]) -> QuerySet[Booking]:
-    """Everybody's, the newest first."""
-    found = Booking.objects.with_state().order_by("-created_at", "id")
+    """Everybody's, the newest first. Refused attempts are listed with `status=FAILED` only."""
+    if filters.status == Booking.Status.FAILED:
+        found = Booking.objects.in_state(filters.status)
+    else:
+        found = Booking.objects.exclude(BOOKING_WAS_REFUSED)
+        found = found.in_state(filters.status) if filters.status else found
     if filters.slot:
         found = found.filter(slot=filters.slot)
-    if filters.status:
-        found = found.filter(state=filters.status)
-    return search_bookings(found, filters.q) if filters.q else found
+    return search_bookings(found, filters.q)
 
 
 @office.post("expire-holds", auth=tokens.staff("bookings.release_booking"), response=SweptOut)
 def expire_holds(request: HttpRequest) -> dict[str, int]:
-    """Closes lapsed holds, as housekeeping does. To everybody their seats were free already."""
+    """Closes lapsed holds, as housekeeping does. To everybody their seats were free already.
+
+    At most 5,000 holds at once: ask again while it closes as many.
+    """
     total = {"expired": 0, "released": 0}
-    while True:
+    for _ in range(BATCHES_A_REQUEST):
         try:
-            expired, released = lifecycle.expire_due(batch_size=BOOKINGS_A_SWEEP)
+            expired, released = lifecycle.expire_due(batch_size=HOLDS_A_BATCH)
         except SweeperRunning:
-            return total  # housekeeping is at it
+            break  # housekeeping is at it
         total["expired"] += expired
         total["released"] += released
-        if expired < BOOKINGS_A_SWEEP:
-            return total
+        if expired < HOLDS_A_BATCH:
+            break
+    return total

@@ -6,13 +6,14 @@ from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
+from django.contrib.postgres.expressions import ArraySubquery
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
-from django.db.models import Case, Count, F, Q, Value, When
-from django.db.models.functions import Extract, Now, Upper
+from django.db.models import Case, Count, F, Func, OuterRef, Q, Value, When
+from django.db.models.functions import Extract, JSONObject, Now, Upper
 from django.urls import reverse
 
-from slots.models import Slot
+from slots.models import Seat, Slot
 
 # Crockford's base 32: nothing that is misread on paper or misheard on the telephone.
 REFERENCE_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -43,6 +44,30 @@ class BookingQuerySet(models.QuerySet["Booking"]):
             ),
             seconds_left=Extract(F("expires_at") - Now(), "epoch"),
         )
+
+    def in_state(self, state: str) -> "BookingQuerySet":
+        """Those of which `with_state` says so; asked such that an index can tell."""
+        if state == Booking.Status.PENDING:
+            return self.filter(status=state, expires_at__gt=Now())
+        if state == Booking.Status.FAILED:
+            return self.filter(Q(status=state) | BOOKING_HAS_LAPSED)
+        return self.filter(status=state)
+
+    def with_seats(self) -> "BookingQuerySet":
+        """Adds `booked_seats`, `[{"id": 1, "label": "A1"}]`: by their labels, those it had as well.
+
+        A look into an index for each booking and label, however large the halls are.
+        """
+        is_labelled = Func(
+            F("label"),
+            OuterRef("labels"),
+            arg_joiner=" = ANY(",
+            template="%(expressions)s)",
+            output_field=models.BooleanField(),
+        )
+        seats = Seat.objects.filter(is_labelled, slot=OuterRef("slot"))
+        shown = JSONObject(id="id", label="label")
+        return self.annotate(booked_seats=ArraySubquery(seats.order_by("id").values(json=shown)))
 
     def live(self) -> "BookingQuerySet":
         """Holds of a person that have not lapsed. Indexes: booking_by_user, booking_by_browser.
