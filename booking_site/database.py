@@ -47,6 +47,19 @@ def forget_lost_connections(connection: Any = connection) -> None:
     pool.close(timeout=0)
 
 
+def give_up(pool: ConnectionPool) -> None:
+    """Ends a pool that could not connect for a while: whoever waits for it is told so now.
+
+    Else they would wait as long as for a connection that is in use. The next request has a new one.
+    """
+    pools = getattr(connection, "_connection_pools", {})
+    with _replacing:
+        if pools.get(connection.alias) is pool:
+            del pools[connection.alias]
+    # The pool calls this in a thread of its own, for which closing it would wait.
+    threading.Thread(target=pool.close, kwargs={"timeout": 0}, daemon=True).start()
+
+
 def _cannot_connect(pool: ConnectionPool) -> bool:
     """Whether nothing came of it because connecting fails, and not because all are in use."""
     stats = pool.get_stats()

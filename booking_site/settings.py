@@ -24,6 +24,7 @@ from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.core.validators import validate_email
 
 from booking_site import logs
+from booking_site.database import give_up
 from booking_site.embedded_postgres.server import EmbeddedPostgresError, default_data_dir
 from booking_site.embedded_postgres.system import make_data_folder
 
@@ -269,10 +270,17 @@ else:
         }
     }
 # A pool also bounds how many transactions of one process interleave. It needs CONN_MAX_AGE=0.
+# A crowd waits for its turn; who waits for a database that is away is told so sooner.
 DATABASES["default"]["CONN_MAX_AGE"] = 0
 DATABASES["default"].setdefault("OPTIONS", {})
 DATABASES["default"]["OPTIONS"] |= {
-    "pool": {"min_size": 0, "max_size": 8, "timeout": 3},
+    "pool": {
+        "min_size": 0,
+        "max_size": 8,
+        "timeout": 10,
+        "reconnect_timeout": 3,
+        "reconnect_failed": give_up,
+    },
     "connect_timeout": 5,
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.db import OperationalError, connection
 
-from booking_site.database import forget_lost_connections
+from booking_site.database import forget_lost_connections, give_up
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -96,3 +96,21 @@ def test_statement_that_fails_loses_nothing(pooled: Callable[[], Any]) -> None:
     pool = one.pool
     forget_lost_connections(one)
     assert one.pool is pool
+
+
+def test_pool_that_cannot_connect_for_a_while_keeps_nobody_waiting(
+    pooled: Callable[[], Any],
+) -> None:
+    away = pooled()
+    away.settings_dict["PORT"] = "1"
+    away.settings_dict["OPTIONS"]["pool"] |= {
+        "timeout": 60,
+        "reconnect_timeout": 0.1,
+        "reconnect_failed": give_up,
+    }
+    pool = away.pool
+    with pytest.raises(OperationalError, match="closed"):
+        away.ensure_connection()
+    assert pool.closed
+    away.close()
+    assert away.pool is not pool
