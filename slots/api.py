@@ -28,30 +28,27 @@ office = Router(tags=["Office"])
 USUAL_LENGTH = timedelta(hours=2)  # of a show that does not say when it ends
 ONE_LINE = [RegexValidator(r"^[^\x00-\x1f\x7f]*$", "Write it on one line.")]
 
+
+def _as_typed(**options: Any) -> AfterValidator:
+    """A check like that of a text field in the office, which strips what is around the text."""
+    return AfterValidator(as_in(forms.CharField(**options)))
+
+
 Words = Annotated[
     Text, AfterValidator(as_in(WordsField(label="name"))), Field(examples=["heart surgery"])
 ]
+# The lengths come first: after another check the OpenAPI document would not tell them.
 Name = Annotated[
-    Text,
-    AfterValidator(
-        as_in(
-            forms.CharField(
-                max_length=200,
-                validators=ONE_LINE,
-                error_messages={"required": "Give it a name."},
-            )
-        )
-    ),
+    str,
+    Field(min_length=1, max_length=200),
+    _as_typed(validators=ONE_LINE, error_messages={"required": "Give it a name."}),
 ]
-Line = Annotated[
-    Text,
-    AfterValidator(as_in(forms.CharField(max_length=200, required=False, validators=ONE_LINE))),
-]
-Prose = Annotated[Text, AfterValidator(as_in(forms.CharField(max_length=10_000, required=False)))]
+Line = Annotated[str, Field(max_length=200), _as_typed(required=False, validators=ONE_LINE)]
+Prose = Annotated[str, Field(max_length=10_000), _as_typed(required=False)]
 TimeZone = Annotated[
-    Text,
-    AfterValidator(as_in(forms.CharField(validators=[validate_time_zone]))),
-    Field(description="Default: the site's.", examples=["Europe/Berlin"]),
+    str,
+    Field(max_length=64, description="Default: the site's.", examples=["Europe/Berlin"]),
+    _as_typed(validators=[validate_time_zone]),
 ]
 Places = Annotated[int, Field(strict=True, ge=1, le=MOST_SEATS)]
 RowLength = Annotated[int, Field(strict=True, ge=1, le=MOST_IN_A_ROW)]
@@ -225,7 +222,7 @@ def _find(among: Any, pk: int, what: str) -> Any:
 
 
 class DoctorIn(Schema):
-    name: Name
+    name: Name = Field(examples=["Dr. Grace Hopper"])
     specialization: Line = Field("", examples=["Cardiology"])
     bio: Prose = ""
     time_zone: TimeZone | None = None
@@ -239,7 +236,7 @@ def _check_future(moment: datetime) -> datetime:
 
 class TimesIn(Schema):
     starts_at: Annotated[Moment, AfterValidator(_check_future)]
-    ends_at: Moment
+    ends_at: Moment = Field(examples=["2027-03-28T20:00:00+02:00"])
 
     @field_validator("ends_at")
     @classmethod
@@ -255,7 +252,7 @@ class SlotIn(TimesIn):
 
 
 class ShowIn(TimesIn):
-    name: Name
+    name: Name = Field(examples=["Hamlet"])
     venue: Line = Field("", examples=["Old Theatre"])
     description: Prose = ""
     time_zone: TimeZone | None = None
@@ -327,13 +324,14 @@ def add_slot(request: HttpRequest, doctor_id: int, slot: SlotIn, response: HttpR
     with transaction.atomic():
         added = inventory.create_slot(doctor, starts_at=slot.starts_at, ends_at=slot.ends_at)
         inventory.add_places(added, places=slot.capacity)
+        shown = Slot.objects.for_api().get(pk=added.pk)
     response["Location"] = reverse("api:slot", args=[added.pk])
-    return Status(201, Slot.objects.for_api().get(pk=added.pk))
+    return Status(201, shown)
 
 
 @office.post("shows", auth=tokens.staff("slots.add_show"), response={201: ShowWithSlotOut})
 def add_show(request: HttpRequest, show: ShowIn) -> HttpResponse:
-    """A new show with one slot: rows of numbered seats, or so many unnumbered places."""
+    """A show with one slot: rows of numbered seats, or so many places. Sent twice, it makes two."""
     if not request.user.has_perm("slots.add_slot"):
         raise PermissionDenied("Only staff who may add slots, too, may add a show with one.")
     with transaction.atomic():
@@ -348,13 +346,12 @@ def add_show(request: HttpRequest, show: ShowIn) -> HttpResponse:
             inventory.add_places(slot, places=show.capacity)
         else:
             inventory.add_rows(slot, rows=show.rows, seats_per_row=show.seats_per_row)
-    answer = ShowOut.from_orm(added).dict() | {
-        "slot": SlotOut.from_orm(Slot.objects.for_api().get(pk=slot.pk)).dict(),
-        "seats": _seats_of(slot.pk),
-    }
-    return JsonResponse(
-        answer, status=201, headers={"Location": reverse("api:show", args=[added.pk])}
-    )
+        shown = ShowOut.from_orm(added).dict() | {
+            "slot": SlotOut.from_orm(Slot.objects.for_api().get(pk=slot.pk)).dict(),
+            "seats": _seats_of(slot.pk),
+        }
+    where = {"Location": reverse("api:show", args=[added.pk])}
+    return JsonResponse(shown, status=201, headers=where)
 
 
 @office.get("slots", auth=tokens.staff("slots.view_slot"), response=list[SlotOut])
