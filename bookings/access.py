@@ -14,6 +14,8 @@ MAILED_TOO_OFTEN = (
     "another one, or try again in an hour."
 )
 
+HELD_TOO_OFTEN = "Very many bookings come from your network address. Wait a minute, then try again."
+
 
 def load_booking(request: HttpRequest, booking_id: uuid.UUID, *, to: str | None = None) -> Booking:
     """The booking, if this visitor may see it: a user's is for that user, a guest's for whoever
@@ -65,3 +67,8 @@ def is_mailed_too_often(request: HttpRequest, email: str) -> bool:
     if user.is_authenticated and user.emailaddress_set.filter(email=email, verified=True).exists():
         return False
     return not ratelimit.consume(request, action="mail_booking", key=email)
+
+
+def is_held_too_often(request: HttpRequest) -> bool:
+    """Whether too many holds come from this network address. Counts this one; off by default."""
+    return not ratelimit.consume(request, action="hold")

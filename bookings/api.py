@@ -19,6 +19,7 @@ from booking_site.fields import Count, Id, IdInUrl, Pages, Text, as_in
 from booking_site.problems import TooMany, consume
 from bookings import browser, lifecycle
 from bookings.access import (
+    HELD_TOO_OFTEN,
     MAILED_TOO_OFTEN,
     is_mailed_too_often,
     is_staff_of_others,
@@ -157,7 +158,7 @@ def hold(request: HttpRequest, wish: BookingIn, key: IdempotencyKey | None = KEY
     slot = Slot.objects.filter(pk=wish.slot).first()
     if slot is None:
         raise Http404("There is no slot with this id.")
-    consume(request, "hold", "Very many bookings come from your network address. Wait a minute.")
+    consume(request, "hold", HELD_TOO_OFTEN)
     booking = lifecycle.hold(
         slot,
         **wish.wish,

@@ -43,9 +43,11 @@ from accounts.tests.test_api import (
     problem_of,
     register,
 )
-from booking_site.tests.factories import PASSWORD, UserFactory
+from booking_site.tests.factories import PASSWORD, SlotFactory, UserFactory
 from booking_site.tests.mails import queued_mails
 from booking_site.tests.races import race
+from bookings.access import HELD_TOO_OFTEN
+from slots.models import Seat
 
 pytestmark = pytest.mark.django_db
 
@@ -405,6 +407,45 @@ def test_known_address_takes_as_many_hashes_as_an_unknown_one(
             Client().post(begin, data)
         counts.append(len(hashed))
     assert counts == [1, 1]
+
+
+# ── Holds ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def hold_on_the_page(client: Client, seat: Seat) -> HttpResponse:
+    return client.post(f"/slots/{seat.slot_id}/hold", {"seat": seat.pk})
+
+
+def test_holds_of_one_network_address_are_not_counted_unless_a_setting_says_so() -> None:
+    assert settings.HOLDS_PER_ADDRESS == 0
+    assert "hold" not in settings.ACCOUNT_RATE_LIMITS
+
+
+@override_settings(ACCOUNT_RATE_LIMITS=settings.ACCOUNT_RATE_LIMITS | {"hold": "3/m/ip"})
+def test_holds_of_one_network_address_are_limited_on_the_site_and_by_the_api(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, second = SlotFactory(rows=1, seats_per_row=2).seats.all()
+    wish = {"slot": SlotFactory().pk, "quantity": 1}
+    clinic = Client(REMOTE_ADDR="2001:db8::1")
+    assert hold_on_the_page(clinic, first).status_code == 303
+    body_of(post("bookings", wish, Client(REMOTE_ADDR="2001:db8::2")), 201)
+    body_of(post("bookings", {"slot": 0}, clinic), 400)  # what makes no sense does not count
+    body_of(post("bookings", wish, clinic), 201)
+
+    refused = post("bookings", wish, clinic)
+    assert problem_of(refused, 429, "too_many")["detail"] == HELD_TOO_OFTEN
+    assert refused["Retry-After"] == "60"
+    html = page_of(hold_on_the_page(clinic, second), 409)
+    assert errors_of(html) == {"": HELD_TOO_OFTEN}
+    [chosen] = re.findall(r'<input[^>]* value="(\d+)"[^>]* checked', html)
+    assert int(chosen) == second.pk
+
+    elsewhere = Client(REMOTE_ADDR="2001:db8:0:1::1")
+    assert hold_on_the_page(elsewhere, second).status_code == 303
+    body_of(post("bookings", wish, Client(REMOTE_ADDR="192.0.2.1")), 201)
+    in_minutes(monkeypatch, 1.01)
+    body_of(post("bookings", wish, clinic), 201)
 
 
 # ── Where it is counted ───────────────────────────────────────────────────────────────────────────
