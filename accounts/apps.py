@@ -1,5 +1,6 @@
 from typing import Any
 
+from allauth.core.internal import ratelimit
 from django.apps import AppConfig
 from django.apps import apps as installed
 from django.db.models.signals import post_migrate
@@ -9,6 +10,9 @@ class AccountsConfig(AppConfig):
     name = "accounts"
 
     def ready(self) -> None:
+        from accounts.limits import one_at_a_time
+
+        ratelimit.cache_lock = one_at_a_time
         post_migrate.connect(_after_migrate, sender=self, dispatch_uid="staff groups")
 
 
