@@ -60,15 +60,6 @@ class AccountAdapter(DefaultAccountAdapter):
         """
         return credentials.get("email", "").lower()
 
-    # Nobody is invited here. allauth's look for an invitation in the session: for who registers by
-    # the API they would begin one, and the answer's headers would tell that the account is new.
-
-    def unstash_verified_email(self, request: HttpRequest) -> str | None:
-        return None
-
-    def is_email_verified(self, request: HttpRequest, email: str) -> bool:
-        return False
-
     def is_safe_url(self, url: str) -> bool:
         """Paths of this site: nobody is sent elsewhere after logging in, other names included."""
         return url_has_allowed_host_and_scheme(url, allowed_hosts=None)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from allauth.account import forms as allauth
+from allauth.account.adapter import get_adapter
 from allauth.core import context, ratelimit
 from django import forms
 from django.contrib.auth.hashers import make_password
@@ -76,13 +77,17 @@ class SignupForm(SiteForm, allauth.SignupForm):
         widget=forms.TextInput(attrs={"autocomplete": "name"}),
     )
 
-    def custom_signup(self, request: HttpRequest, user: User) -> None:
-        user.name = self.cleaned_data["name"]
-        user.save(update_fields=["name"])
-
     def save(self, request: HttpRequest) -> User:
+        """As allauth's, all or nothing, and without its look in the session for an invitation: for
+        who registers by the API it would begin one, and the headers tell that the account is new.
+        """
+        adapter = get_adapter()
+        user = adapter.save_user(request, adapter.new_user(request), self, commit=False)  # hashes
+        user.name = self.cleaned_data["name"]
         with transaction.atomic():
-            return super().save(request)
+            user.save()
+            user.set_address(confirmed=False)
+        return user
 
     def try_save(self, request: HttpRequest) -> tuple[User | None, HttpResponse | None]:
         """As allauth's: whoever else's address it is, the page is the same.

@@ -2,6 +2,9 @@
 
 import base64
 import json
+import os
+import subprocess
+import sys
 import time
 from typing import Any
 
@@ -27,6 +30,7 @@ from accounts.tests.test_accounts import (
     log_in,
 )
 from booking_site.tests.factories import PASSWORD, SlotFactory, StaffFactory, UserFactory
+from booking_site.tests.live_site import database_url
 from booking_site.tests.mails import queued_for, queued_mails
 from booking_site.tests.races import Running, race, start
 
@@ -333,6 +337,49 @@ def test_tokens_end_when_the_owner_of_the_mailbox_confirms_it() -> None:
     assert not can_refresh(issued["refresh"])
     problem_of(ask_token(), 401, "unauthenticated")
     assert body_of(get("bookings", client=owner))["count"] == 0
+
+
+WHILE_ANOTHER_RUNS = """
+from gevent import monkey
+monkey.patch_all()
+import django
+django.setup()
+import gevent
+from django.contrib.auth.hashers import check_password, make_password
+from accounts.hashers import PasswordHasher
+
+PasswordHasher.iterations //= 20
+
+def count_while(act):
+    running, turns = gevent.spawn(act), 0
+    while not running.ready():
+        gevent.sleep(0)
+        turns += 1
+    return running.get(), turns
+
+hashed, turns = count_while(lambda: make_password("lantern"))
+assert turns > 2, turns
+assert count_while(lambda: check_password("lantern", hashed))[0]
+assert not count_while(lambda: check_password("tide", hashed))[0]
+print(hashed)
+"""
+
+
+def test_password_is_hashed_while_the_web_process_answers_others() -> None:
+    """As Django does it, where nothing waits: in commands and tests."""
+    environment = os.environ | {"DJANGO_SETTINGS_MODULE": "booking_site.settings"}
+    hashed = subprocess.run(
+        [sys.executable, "-c", WHILE_ANOTHER_RUNS],
+        env=environment | {"DATABASE_URL": database_url()},
+        cwd=settings.BASE_DIR,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert hashed.startswith("pbkdf2_sha256$")
+    user = UserFactory(email=ADA)
+    User.objects.filter(pk=user.pk).update(password=hashed.strip())
+    body_of(ask_token(password="lantern"))
 
 
 # ── How long tokens are good ──────────────────────────────────────────────────────────────────────
