@@ -54,6 +54,12 @@ class AccountAdapter(DefaultAccountAdapter):
     def get_client_ip(self, request: HttpRequest) -> str:
         return client_address(request)
 
+    def _get_login_attempts_cache_key(self, request: HttpRequest, **credentials: Any) -> str:
+        """One count for an account: in allauth's there is the host, to which any port can be added,
+        and with each one could guess anew.
+        """
+        return credentials.get("email", "").lower()
+
     def is_safe_url(self, url: str) -> bool:
         """Paths of this site: nobody is sent elsewhere after logging in, other names included."""
         return url_has_allowed_host_and_scheme(url, allowed_hosts=None)

@@ -1,18 +1,29 @@
 """Registering and logging in, for programs."""
 
-from typing import Any
+from typing import Annotated
 
 from allauth.account.adapter import get_adapter
+from allauth.core import ratelimit
+from django import forms
 from django.http import HttpRequest
 from ninja import Field, Router, Schema, Status
 from ninja.errors import AuthenticationError, ValidationError
+from pydantic import AfterValidator
 
 from accounts import tokens
-from accounts.forms import LoginForm, SignupForm
-from booking_site.fields import Text
-from booking_site.problems import consume
+from accounts.adapter import LOCKED
+from accounts.forms import LONGEST_PASSWORD, NOT_AN_ADDRESS, SignupForm
+from booking_site.fields import Text, as_in
+from booking_site.problems import consume, too_many
 
 router = Router(tags=["Accounts"], auth=None)
+
+CROWDED = "Very many {} come from your network address. Wait a minute, then try again."
+ADDRESS = forms.EmailField(
+    max_length=254,
+    error_messages=dict.fromkeys(("required", "invalid", "max_length"), NOT_AN_ADDRESS),
+)
+FIELDS = {"password1": "password"}  # what the API calls a field of the form
 
 
 class RegisterIn(Schema):
@@ -27,8 +38,10 @@ class RegisteredOut(Schema):
 
 
 class CredentialsIn(Schema):
-    email: Text = Field(examples=["ada@example.org"])
-    password: Text = Field(examples=["correct horse battery staple"])
+    email: Annotated[Text, AfterValidator(as_in(ADDRESS))] = Field(examples=["ada@example.org"])
+    password: Text = Field(
+        min_length=1, max_length=LONGEST_PASSWORD, examples=["correct horse battery staple"]
+    )
 
 
 class RefreshIn(Schema):
@@ -42,43 +55,51 @@ class TokensOut(Schema):
 
 @router.post("auth/register", response={201: RegisteredOut})
 def register(request: HttpRequest, who: RegisterIn) -> Status:
-    """Makes an account. The answer is the same if there is one already: its owner gets a mail."""
-    consume(request, "signup", "Very many accounts come from your network address. Wait a minute.")
+    """Makes an account. The answer is the same if there is one already: its owner gets a mail.
+
+    The same address and password again are the same account. The address is not confirmed yet:
+    logging in on the site does that.
+    """
+    consume(request, "signup", CROWDED.format("new accounts"))
     form = SignupForm({"email": who.email, "password1": who.password, "name": who.name})
     if not form.is_valid():
-        raise _invalid(form, password1="password")
-    if form.account_already_exists:
-        get_adapter().send_account_already_exists_mail(form.cleaned_data["email"])
-    else:
-        form.save(request)
-    return Status(201, {"email": form.cleaned_data["email"], "name": form.cleaned_data["name"]})
+        raise _invalid(form)
+    user, email = form.make_account(request), form.cleaned_data["email"]
+    # Counted whether there was an account or not, so that the count does not tell either.
+    may_mail = ratelimit.consume(request, action="confirm_email", key=email)
+    if user is None and may_mail:
+        get_adapter().send_account_already_exists_mail(email)
+    return Status(201, {"email": email, "name": form.cleaned_data["name"]})
 
 
 @router.post("auth/token", response=TokensOut)
 def token(request: HttpRequest, credentials: CredentialsIn) -> dict[str, str]:
     """Tokens for who has an account: `access` is sent as `Authorization: Bearer …`."""
-    form = LoginForm(
-        {"login": credentials.email, "password": credentials.password}, request=request
-    )
-    if not form.is_valid():
-        raise AuthenticationError(message=" ".join(form.non_field_errors()))
-    return tokens.issue(form.user)
+    consume(request, "login", CROWDED.format("logins"))
+    adapter = get_adapter()
+    try:
+        user = adapter.authenticate(request, **credentials.dict())
+    except forms.ValidationError:  # it raises no other: wrong passwords were too many
+        raise too_many("login_failed", LOCKED) from None
+    if user is None:
+        raise AuthenticationError(message=adapter.error_messages["email_password_mismatch"])
+    return tokens.issue(user)
 
 
 @router.post("auth/token/refresh", response=TokensOut)
 def refresh(request: HttpRequest, token: RefreshIn) -> dict[str, str]:
-    """A new access token."""
+    """A new access token. The refresh token stays as it is, and good for as long."""
     found = tokens.refresh(token.refresh)
     if found is None:
         raise AuthenticationError(message=tokens.NO_TOKEN)
     return found
 
 
-def _invalid(form: Any, **names: str) -> ValidationError:
+def _invalid(form: SignupForm) -> ValidationError:
     """The form's messages by the names that the fields have here."""
     return ValidationError(
         [
-            {"loc": ("body", "who", names.get(field, field)), "msg": message}
+            {"loc": ("body", "who", FIELDS.get(field, field)), "msg": message}
             for field, messages in form.errors.items()
             for message in messages
         ]

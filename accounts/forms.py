@@ -3,6 +3,7 @@
 from typing import Any
 
 from allauth.account import forms as allauth
+from allauth.account.adapter import get_adapter
 from allauth.core import context, ratelimit
 from django import forms
 from django.contrib.auth.hashers import make_password
@@ -76,30 +77,39 @@ class SignupForm(SiteForm, allauth.SignupForm):
         widget=forms.TextInput(attrs={"autocomplete": "name"}),
     )
 
-    def custom_signup(self, request: HttpRequest, user: User) -> None:
-        user.name = self.cleaned_data["name"]
-        user.save(update_fields=["name"])
-
     def save(self, request: HttpRequest) -> User:
+        """As allauth's, all or nothing, and without its look in the session for an invitation: for
+        who registers by the API it would begin one, and the headers tell that the account is new.
+        """
+        adapter = get_adapter()
+        user = adapter.save_user(request, adapter.new_user(request), self, commit=False)  # hashes
+        user.name = self.cleaned_data["name"]
         with transaction.atomic():
-            return super().save(request)
+            user.save()
+            user.set_address(confirmed=False)
+        return user
 
     def try_save(self, request: HttpRequest) -> tuple[User | None, HttpResponse | None]:
-        """As allauth's; and of many sign-ups with one address at once only one makes an account.
+        """As allauth's: whoever else's address it is, the page is the same.
 
-        Whoever comes later sees the same page after the same time. If it is the same person again,
-        by a double click or in a new tab, they get a new code for the account they made.
+        If it is the same person again, by a double click or in a new tab, they get a new code.
+        """
+        if user := self.make_account(request):
+            return user, None
+        return super().try_save(request)
+
+    def make_account(self, request: HttpRequest) -> User | None:
+        """The new account, or the one that the same person has just made; None if there is another
+        with this address. After the same time, and of many at once only one makes an account.
         """
         if not self.account_already_exists:
             try:
-                return super().try_save(request)
+                return self.save(request)
             except IntegrityError:
                 if not User.objects.filter(email=self.cleaned_data["email"]).exists():
                     raise
                 self.account_already_exists = True
-        if user := self._find_own():
-            return user, None
-        return super().try_save(request)
+        return self._find_own()
 
     def _find_own(self) -> User | None:
         """An account of this address and password that waits for its code. Hashes once, always."""

@@ -4,13 +4,16 @@ The tokens are django-allauth's: signed with SECRET_KEY, each of one session in 
 they end with it: when the password is changed, or the account is closed.
 """
 
-from allauth.headless.internal.sessionkit import new_session
+from importlib import import_module
+
+from allauth.account.utils import has_verified_email
 from allauth.headless.tokens.strategies.jwt import JWTTokenStrategy
 from allauth.headless.tokens.strategies.jwt.internal import validate_access_token
 from django.conf import settings
 from django.contrib.auth import login
 from django.contrib.sessions.backends.base import UpdateError
 from django.core.exceptions import PermissionDenied
+from django.db import OperationalError
 from django.http import HttpRequest
 from ninja.errors import AuthenticationError
 from ninja.security import APIKeyCookie, HttpBearer
@@ -19,10 +22,19 @@ from ninja.utils import check_csrf
 from accounts.models import User
 
 NO_TOKEN = "This token is not valid, or no longer. Get a new one from POST /api/v1/auth/token."
+NO_CSRF_TOKEN = "The CSRF token is missing or wrong. Send that of a page in the header X-CSRFToken."
+NOT_CONFIRMED = (
+    "Your e-mail address is not confirmed yet, and staff need that. Log in on the site once: it "
+    "sends you a code."
+)
+NOT_ALLOWED = "Only staff who have been given the right to do this may do it."
 
 
 class Bearer(HttpBearer):
-    """The token of POST auth/token. A header that is sent must be good, whoever may call."""
+    """The token of POST auth/token. A header that is sent must be good, whoever may call.
+
+    Two queries, and for staff one more.
+    """
 
     def __init__(self, permission: str | None = None) -> None:
         super().__init__()
@@ -37,10 +49,14 @@ class Bearer(HttpBearer):
         return user
 
     def authenticate(self, request: HttpRequest, token: str) -> User | None:
-        found = validate_access_token(token)
+        try:
+            found = validate_access_token(token)
+        except RecursionError:
+            return None  # JSON nested without end, which is no token
         if found is None:
             return None
         request.user, _ = found
+        _check_staff(request.user)
         return _require(request.user, self.permission)
 
 
@@ -58,18 +74,25 @@ class Session(APIKeyCookie):
         if not request.user.is_authenticated:
             return None
         if check_csrf(request):
-            raise PermissionDenied(
-                "The CSRF token is missing or wrong. Send that of a page in the header X-CSRFToken."
-            )
+            raise PermissionDenied(NO_CSRF_TOKEN)
         return self.authenticate(request, None)
 
     def authenticate(self, request: HttpRequest, key: str | None) -> User:
         return _require(request.user, self.permission)
 
 
+def _check_staff(user: User) -> None:
+    """Whoever registered with an address that is not theirs does not become staff with it.
+
+    Raises PermissionDenied. A session needs no such check: the site's login asks for the code.
+    """
+    if user.is_staff and not has_verified_email(user):
+        raise PermissionDenied(NOT_CONFIRMED)
+
+
 def _require(user: User, permission: str | None) -> User:
     if permission and not (user.is_staff and user.has_perm(permission)):
-        raise PermissionDenied("Only staff who have been given the right to do this may do it.")
+        raise PermissionDenied(NOT_ALLOWED)
     return user
 
 
@@ -87,9 +110,13 @@ def staff(permission: str) -> list:
 
 
 def issue(user: User) -> dict[str, str]:
-    """Tokens of a new session for that user; the browser's own, if there is one, stays as it is."""
+    """Tokens of a new session for that user; the browser's own, if there is one, stays as it is.
+
+    Raises PermissionDenied for staff who have not confirmed their address.
+    """
+    _check_staff(user)
     request = HttpRequest()
-    request.session, request.user = new_session(), user
+    request.session, request.user = import_module(settings.SESSION_ENGINE).SessionStore(), user
     login(request, user)
     issued = JWTTokenStrategy().create_access_token_payload(request)
     request.session.save()
@@ -100,6 +127,10 @@ def refresh(token: str) -> dict[str, str] | None:
     """A new access token with that one for new ones, or None if it is not (or no longer) good."""
     try:
         found = JWTTokenStrategy().refresh_token(token)
-    except UpdateError:
+    except RecursionError:
+        return None
+    except UpdateError as error:
+        if isinstance(error.__context__, OperationalError):
+            raise error.__context__ from None  # the database is away, and the token may be good
         return None  # its session ended this instant
     return found and dict(zip(("access", "refresh"), found, strict=True))

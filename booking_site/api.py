@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from django.core.exceptions import RequestDataTooBig
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, RawPostDataException
 from ninja import NinjaAPI, Router
 from ninja.errors import HttpError
 from ninja.openapi.schema import OpenAPISchema
@@ -21,6 +21,7 @@ from slots.api import router as slots
 
 LARGEST_BODY = 64 * 1024
 JSON_TYPE = "application/json"
+NO_JSON = "Send the body as JSON, with “Content-Type: application/json”."
 
 
 class Api(NinjaAPI):
@@ -84,10 +85,12 @@ def _read_json(request: HttpRequest) -> Any:
         body = request.body
     except RequestDataTooBig:
         raise HttpError(413, too_large) from None
+    except RawPostDataException:  # a form: it was read for its CSRF token
+        raise HttpError(415, NO_JSON) from None
     if not body:
         return None
     if request.content_type != JSON_TYPE:
-        raise HttpError(415, "Send the body as JSON, with “Content-Type: application/json”.")
+        raise HttpError(415, NO_JSON)
     try:
         found = json.loads(
             body.decode(), parse_constant=_refuse_constant, object_pairs_hook=_read_object

@@ -73,12 +73,16 @@ class TooMany(Exception):
         self.retry_after = retry_after
 
 
-def consume(request: HttpRequest, action: str, detail: str, *, key: str | None = None) -> None:
+def consume(request: HttpRequest, action: str, detail: str) -> None:
     """Counts one towards that limit of ACCOUNT_RATE_LIMITS. Raises TooMany when it is reached."""
-    limit = {"app": "allauth.account", "action": action}
-    if not ratelimit.consume(request, key=key, **limit):
-        rates = ratelimit.get_rates(**limit)
-        raise TooMany(detail, retry_after=max(rate.duration for rate in rates))
+    if not ratelimit.consume(request, app="allauth.account", action=action):
+        raise too_many(action, detail)
+
+
+def too_many(action: str, detail: str) -> TooMany:
+    """That limit was reached. When the longest of its times is over, there is room for sure."""
+    rates = ratelimit.get_rates(app="allauth.account", action=action)
+    return TooMany(detail, retry_after=max(rate.duration for rate in rates))
 
 
 def problem(
@@ -180,7 +184,11 @@ def _not_possible(error: InventoryError) -> HttpResponse:
 
 
 class ApiMiddleware:
-    """Under /api/ every error is a problem, no answer is kept, and HEAD is answered like GET."""
+    """Under /api/ every error is a problem, no answer is kept, and HEAD is answered like GET.
+
+    Nor does one set a cookie, but for the page of the docs: where those that a browser sent are out
+    of date, its next page sees to them.
+    """
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -194,6 +202,8 @@ class ApiMiddleware:
         response = self.get_response(request)
         if response.status_code >= 400 and response.get("Content-Type") != MEDIA_TYPE:
             response = self._as_problem(response)
+        if not response.get("Content-Type", "").startswith("text/html"):
+            response.cookies.clear()
         if 300 <= response.status_code < 400:
             del response["Content-Type"]  # "text/html", of nothing
         if is_head:
@@ -212,5 +222,4 @@ class ApiMiddleware:
         for name in ("Allow", "Retry-After", "Cache-Control"):
             if name in response:
                 fresh[name] = response[name]
-        fresh.cookies = response.cookies
         return fresh

@@ -185,6 +185,8 @@ HOLD_SECONDS = read_number("HOLD_SECONDS", 120, most=86_400)
 HOLD_MAX_SECONDS = read_number("HOLD_MAX_SECONDS", max(600, HOLD_SECONDS), HOLD_SECONDS, 604_800)
 MAX_SEATS_PER_BOOKING = read_number("MAX_SEATS_PER_BOOKING", 10, most=1000)
 MAX_LIVE_HOLDS = read_number("MAX_LIVE_HOLDS", 5, most=1000)
+# A minute; 0, for unset, is any number.
+HOLDS_PER_ADDRESS = read_number("HOLDS_PER_ADDRESS", 0)
 
 # Applications
 
@@ -297,6 +299,7 @@ AUTH_PASSWORD_VALIDATORS = [
         "NumericPasswordValidator",
     )
 ]
+PASSWORD_HASHERS = ["accounts.hashers.PasswordHasher"]
 AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"]
 LOGIN_URL = "account_login"
 LOGIN_REDIRECT_URL = "my_bookings"
@@ -346,9 +349,12 @@ ACCOUNT_PASSWORD_RESET_BY_CODE_TIMEOUT = CODE_SECONDS
 ACCOUNT_PASSWORD_RESET_BY_CODE_MAX_ATTEMPTS = CODE_TRIES
 ACCOUNT_LOGIN_TIMEOUT = 4 * CODE_SECONDS  # of all steps of one login
 # So many tries in such a time, of one network address (ip), account or address typed in (key).
-# Every limit ends by itself, and who guesses passwords leaves the way in by a code open.
+# Every limit ends by itself, and who guesses passwords leaves the way in by a code open. The API
+# counts with the pages: "login" and "signup" are what comes from one network address in all.
 ACCOUNT_RATE_LIMITS = {
+    "login": "30/m/ip",
     "login_failed": "20/5m/ip,5/5m/key",
+    "signup": "20/m/ip",
     "request_login_code": "10/m/ip,3/m/key,20/h/key",
     "reset_password": "10/m/ip,3/m/key,20/h/key",
     "confirm_email": "3/m/key,10/h/key",  # codes sent
@@ -359,6 +365,8 @@ ACCOUNT_RATE_LIMITS = {
     # address: a whole clinic, or a queue for tickets, may have one.
     "mail_booking": "30/h/key",
 }
+if HOLDS_PER_ADDRESS:
+    ACCOUNT_RATE_LIMITS["hold"] = f"{HOLDS_PER_ADDRESS}/m/ip"
 # The API's tokens are signed with SECRET_KEY and end with their session: by a new password, or when
 # the account is closed.
 HEADLESS_JWT_ALGORITHM = "HS256"

@@ -14,6 +14,8 @@ MAILED_TOO_OFTEN = (
     "another one, or try again in an hour."
 )
 
+HELD_TOO_OFTEN = "Very many bookings come from your network address. Wait a minute, then try again."
+
 
 def load_booking(request: HttpRequest, booking_id: uuid.UUID, *, to: str | None = None) -> Booking:
     """The booking, if this visitor may see it: a user's is for that user, a guest's for whoever
@@ -72,3 +74,8 @@ def is_mail_limited(request: HttpRequest, email: str) -> bool:
     if not user.is_authenticated:
         return True
     return not user.emailaddress_set.filter(email=email.lower(), verified=True).exists()
+
+
+def is_held_too_often(request: HttpRequest) -> bool:
+    """Whether too many holds come from this network address. Counts this one; off by default."""
+    return not ratelimit.consume(request, action="hold")

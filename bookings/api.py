@@ -19,7 +19,13 @@ from accounts import tokens
 from booking_site.fields import Id, IdInUrl, Pages, Text, as_in
 from booking_site.problems import consume
 from bookings import browser, lifecycle
-from bookings.access import MAILED_TOO_OFTEN, is_mail_limited, is_staff_of_others, load_booking
+from bookings.access import (
+    HELD_TOO_OFTEN,
+    MAILED_TOO_OFTEN,
+    is_mail_limited,
+    is_staff_of_others,
+    load_booking,
+)
 from bookings.errors import InvalidRequest, SweeperRunning
 from bookings.forms import DetailsForm
 from bookings.models import BOOKING_WAS_REFUSED, Booking
@@ -165,7 +171,7 @@ class BookingPages(Pages):
 def hold(request: HttpRequest, wish: BookingIn, key: IdempotencyKey | None = KEY_HEADER) -> Status:
     """Holds seats for two minutes (`expires_at`), for whoever is logged in, or a guest."""
     slot = _find_slot(wish.slot)
-    consume(request, "hold", "Very many bookings come from your network address. Wait a minute.")
+    consume(request, "hold", HELD_TOO_OFTEN)
     with _naming_field(wish):
         booking = lifecycle.hold(
             slot,

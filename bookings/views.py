@@ -19,7 +19,9 @@ from django_htmx.http import HttpResponseClientRedirect
 from booking_site.views import require_post
 from bookings import browser, lifecycle
 from bookings.access import (
+    HELD_TOO_OFTEN,
     MAILED_TOO_OFTEN,
+    is_held_too_often,
     is_mailed_too_often,
     is_staff_of_others,
     is_staff_who_may,
@@ -44,6 +46,8 @@ def hold(request: HttpRequest, slot_id: int) -> HttpResponse:
     try:
         if not form.is_valid():
             raise InvalidRequest(form.sentence)
+        if is_held_too_often(request):
+            raise WrongState(HELD_TOO_OFTEN)
         booking = _hold_once(slot, form.wish, holder, request.POST.get("key", ""))
     except SlotBusy:
         raise

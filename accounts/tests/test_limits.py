@@ -34,9 +34,21 @@ from accounts.tests.test_accounts import (
     sign_up,
     wrong,
 )
-from booking_site.tests.factories import PASSWORD, UserFactory
+from accounts.tests.test_api import (
+    REGISTER,
+    TOKEN,
+    ask_token,
+    body_of,
+    post,
+    problem_of,
+    register,
+)
+from booking_site import database
+from booking_site.tests.factories import PASSWORD, SlotFactory, UserFactory
 from booking_site.tests.mails import queued_mails
-from booking_site.tests.races import race
+from booking_site.tests.races import race, start
+from bookings.access import HELD_TOO_OFTEN
+from slots.models import Seat
 
 pytestmark = pytest.mark.django_db
 
@@ -46,6 +58,7 @@ MISMATCH = {
     "or set a new password."
 }
 TRIES = 5
+WRONG = {"email": ADA, "password": "wrong"}
 
 
 def from_address(number: int) -> Client:
@@ -148,12 +161,98 @@ def test_parallel_guesses_get_no_more_tries_than_others(
         return errors_of(log_in(from_address(number), password="wrong").content.decode())[""]
 
     said = Counter(race(*[lambda n=n: guess(n) for n in range(30)]))
-    assert set(said) <= {MISMATCH[""], LOCKED[""]}
     if locks:
-        assert 1 <= said[MISMATCH[""]] <= TRIES
-        assert errors_of(log_in(from_address(99)).content.decode()) in (LOCKED, {})
+        assert said == {MISMATCH[""]: TRIES, LOCKED[""]: 30 - TRIES}
     else:
         assert said[MISMATCH[""]] > TRIES
+
+
+def test_site_and_api_lock_an_account_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever way the guesses come, and whatever port they say that the site has."""
+    UserFactory(email=ADA)
+    for number in range(2):
+        log_in(from_address(number), password="wrong")
+    for port in (80, 8000, 8001):
+        problem_of(ask_token(password="wrong", Host=f"localhost:{port}"), 401, "unauthenticated")
+    for address in (ADA, ADA.upper()):
+        locked = ask_token(address, Host="localhost:1")  # with the right password, even
+        assert problem_of(locked, 429, "too_many")["detail"] == LOCKED[""]
+    assert errors_of(page_of(log_in(from_address(99)))) == LOCKED
+    problem_of(ask_token("grace@example.org"), 401, "unauthenticated")
+    wait = int(locked["Retry-After"])
+    in_minutes(monkeypatch, (wait - 2) / 60)
+    problem_of(ask_token(), 429, "too_many")
+    in_minutes(monkeypatch, 3 / 60)
+    body_of(ask_token())
+
+
+@pytest.mark.django_db(transaction=True)
+def test_parallel_guesses_in_two_processes_get_no_more_tries_either() -> None:
+    UserFactory(email=ADA)
+
+    def on_the_site(number: int) -> str:
+        html = log_in(from_address(number), password="wrong").content.decode()
+        return errors_of(html)[""]
+
+    def at_the_api(number: int) -> str:
+        return post(TOKEN, WRONG, from_address(number)).json()["detail"]
+
+    ways = [on_the_site, at_the_api] * 8
+    guesses = [lambda way=way, n=n: way(n) for n, way in enumerate(ways)]
+    said = Counter(race(*guesses, processes=2))
+    assert said == {MISMATCH[""]: TRIES, LOCKED[""]: 16 - TRIES}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_as_many_as_may_log_in_from_one_network_address_may_do_so_at_once() -> None:
+    """Nobody is refused because the count was busy."""
+    guesses = [lambda n=n: ask_token(f"person{n}@example.org") for n in range(22)]
+    statuses = Counter(answer.status_code for answer in race(*guesses))
+    assert statuses == {401: 20, 429: 2}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_count_that_stays_busy_is_503_and_not_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = start(ask_token, pause_before='FROM "cache"').wait_until_paused()
+    monkeypatch.setattr(database, "LOCK_TIMEOUT", "10ms")
+    problem_of(ask_token("grace@example.org"), 503, "busy")
+    problem_of(first.resume().outcome(), 401, "unauthenticated")
+    problem_of(ask_token("grace@example.org"), 401, "unauthenticated")
+
+
+def test_network_address_that_guesses_at_many_accounts_is_told_to_wait() -> None:
+    for number in range(20):
+        problem_of(ask_token(f"person{number}@example.org"), 401, "unauthenticated")
+    locked = ask_token("person20@example.org")
+    assert problem_of(locked, 429, "too_many")["detail"] == LOCKED[""]
+    assert locked["Retry-After"] == "300"
+    UserFactory(email=ADA)
+    body_of(post(TOKEN, WRONG | {"password": PASSWORD}, from_address(1)))
+
+
+def test_logins_and_registrations_of_one_network_address_are_counted_with_the_sites(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All of them, since each costs a hash. The addresses of one IPv6 network are one."""
+    UserFactory(email=ADA)
+    home = [Client(REMOTE_ADDR=f"2001:db8::{number}") for number in range(1, 3)]
+    right = WRONG | {"password": PASSWORD}
+    new = {"email": "x", "password": "x"}
+    for path, body, page, data, limit in (
+        (TOKEN, right, LOGIN, {"login": ADA, "password": PASSWORD}, 30),
+        (REGISTER, new, SIGNUP, {"email": "x", "password1": "x"}, 20),
+    ):
+        for number in range(limit // 2):
+            assert Client(REMOTE_ADDR=f"2001:db8::a:{number}").post(page, data).status_code < 400
+            assert post(path, body, home[number % 2]).status_code < 429
+        refused = post(path, body, home[0])
+        assert "network address" in problem_of(refused, 429, "too_many")["detail"]
+        assert refused["Retry-After"] == "60"
+        assert Client(REMOTE_ADDR="2001:db8::3").post(page, data).status_code == 429
+        assert post(path, body, Client(REMOTE_ADDR="2001:db8:0:1::1")).status_code < 429
+    in_minutes(monkeypatch, 1.01)
+    body_of(post(TOKEN, right, home[0]))
+    problem_of(post(REGISTER, new, home[0]), 400, "invalid")
 
 
 def test_limit_of_logins_answers_429_in_the_looks_of_the_site() -> None:
@@ -218,6 +317,23 @@ def test_sign_ups_send_three_mails_in_a_minute_and_ten_in_an_hour(
     assert len(queued_mails()) == 10
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_registrations_count_as_mails_and_are_answered_the_same_without_one(
+    monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    """Whether there was an account or not, or the count would tell."""
+    if known:
+        UserFactory(email=ADA)
+    for number in range(4):
+        body_of(register(password=f"{PASSWORD} {number}"), 201)
+    assert len(queued_mails()) == 3 - (not known)
+    assert sign_up(from_address(1)).status_code == 429
+    for number in range(4, 14):
+        in_minutes(monkeypatch, 1.1)
+        body_of(register(password=f"{PASSWORD} {number}"), 201)
+    assert len(queued_mails()) == 10 - (not known)
+
+
 # ── Enumeration ───────────────────────────────────────────────────────────────────────────────────
 
 
@@ -279,13 +395,14 @@ def test_login_tells_nothing_of_whether_there_is_an_account() -> None:
 @override_settings(
     PASSWORD_HASHERS=["django.contrib.auth.hashers.PBKDF2PasswordHasher"],
 )
-@pytest.mark.parametrize("begin", [SIGNUP, LOGIN])
+@pytest.mark.parametrize("begin", [SIGNUP, LOGIN, f"/api/v1/{REGISTER}", f"/api/v1/{TOKEN}"])
 def test_known_address_takes_as_many_hashes_as_an_unknown_one(
     monkeypatch: pytest.MonkeyPatch, begin: str
 ) -> None:
     """Hashing is nearly all of the time; counted, since clocks of busy machines mislead."""
     from django.contrib.auth.hashers import PBKDF2PasswordHasher
 
+    monkeypatch.setattr(PBKDF2PasswordHasher, "iterations", 1)
     UserFactory(email=ADA)
     hashed: list[str] = []
     true = PBKDF2PasswordHasher.encode
@@ -298,10 +415,52 @@ def test_known_address_takes_as_many_hashes_as_an_unknown_one(
     counts = []
     for address in (ADA, "nobody@example.org"):
         hashed.clear()
-        data = {"email": address, "password1": PASSWORD, "login": address, "password": "wrong"}
-        Client().post(begin, data)
+        data = {"email": address, "password1": PASSWORD, "login": address, "password": "not Ada's"}
+        if begin.startswith("/api/"):
+            assert Client().post(begin, data, "application/json").status_code in (201, 401)
+        else:
+            Client().post(begin, data)
         counts.append(len(hashed))
     assert counts == [1, 1]
+
+
+# ── Holds ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def hold_on_the_page(client: Client, seat: Seat) -> HttpResponse:
+    return client.post(f"/slots/{seat.slot_id}/hold", {"seat": seat.pk})
+
+
+def test_holds_of_one_network_address_are_not_counted_unless_a_setting_says_so() -> None:
+    assert settings.HOLDS_PER_ADDRESS == 0
+    assert "hold" not in settings.ACCOUNT_RATE_LIMITS
+
+
+@override_settings(ACCOUNT_RATE_LIMITS=settings.ACCOUNT_RATE_LIMITS | {"hold": "3/m/ip"})
+def test_holds_of_one_network_address_are_limited_on_the_site_and_by_the_api(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, second = SlotFactory(rows=1, seats_per_row=2).seats.all()
+    wish = {"slot": SlotFactory().pk, "quantity": 1}
+    clinic = Client(REMOTE_ADDR="2001:db8::1")
+    assert hold_on_the_page(clinic, first).status_code == 303
+    body_of(post("bookings", wish, Client(REMOTE_ADDR="2001:db8::2")), 201)
+    body_of(post("bookings", {"slot": 0}, clinic), 400)  # what makes no sense does not count
+    body_of(post("bookings", wish, clinic), 201)
+
+    refused = post("bookings", wish, clinic)
+    assert problem_of(refused, 429, "too_many")["detail"] == HELD_TOO_OFTEN
+    assert refused["Retry-After"] == "60"
+    html = page_of(hold_on_the_page(clinic, second), 409)
+    assert errors_of(html) == {"": HELD_TOO_OFTEN}
+    [chosen] = re.findall(r'<input[^>]* value="(\d+)"[^>]* checked', html)
+    assert int(chosen) == second.pk
+
+    elsewhere = Client(REMOTE_ADDR="2001:db8:0:1::1")
+    assert hold_on_the_page(elsewhere, second).status_code == 303
+    body_of(post("bookings", wish, Client(REMOTE_ADDR="192.0.2.1")), 201)
+    in_minutes(monkeypatch, 1.01)
+    body_of(post("bookings", wish, clinic), 201)
 
 
 # ── Where it is counted ───────────────────────────────────────────────────────────────────────────

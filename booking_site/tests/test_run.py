@@ -202,6 +202,10 @@ def test_run_with_a_taken_port_says_so(run: Callable[..., Run], folder: Path) ->
             "HOLD_SECONDS is 'two minutes'; it must be a whole number from 1 to 86400.",
         ),
         (
+            {"HOLDS_PER_ADDRESS": "0"},
+            "HOLDS_PER_ADDRESS is '0'; it must be a whole number from 1 to 1000000.",
+        ),
+        (
             {"WEB_CONCURRENCY": "many"},
             "WEB_CONCURRENCY is 'many'; it must be a whole number from 1 to 256.",
         ),
