@@ -45,8 +45,6 @@ keepalive = 5
 # X-Forwarded-Proto is believed of these only.
 forwarded_allow_ips = ",".join(_proxies)
 forwarder_headers = ""  # a proxy passes these on from clients, who could tell another path
-    ""  # a proxy passes on all of a client's, who could tell another path with these
-)
 # One each: two sites of one user must not answer at one socket. None where its path is too long
 # or cannot be written.
 control_socket = f"{_data_dir}/gunicorn-{_port}.ctl"

@@ -48,7 +48,8 @@ class World:
     """One of everything, for the requests of one test, and what these were answered."""
 
     def __init__(self) -> None:
-        self.slot, self.appointment = SlotFactory(rows=200 if EXAMPLES else 20), AppointmentFactory(places=50)
+        self.slot = SlotFactory(rows=200 if EXAMPLES else 20)
+        self.appointment = AppointmentFactory(places=50)
         self.staff = StaffFactory(is_superuser=True)
         self.tokens = tokens.issue(self.staff)
         self.numbers, self.turns = count(), count()
