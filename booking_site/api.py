@@ -3,8 +3,10 @@
 import json
 from typing import Any
 
-from django.core.exceptions import RequestDataTooBig
-from django.http import HttpRequest, HttpResponse, RawPostDataException
+from django.http import HttpRequest, HttpResponse
+from django.http.request import UnreadablePostError
+from django.utils.datastructures import MultiValueDict
+from django.views.decorators.http import require_safe
 from ninja import NinjaAPI, Router
 from ninja.errors import HttpError
 from ninja.openapi.schema import OpenAPISchema
@@ -73,35 +75,57 @@ class JsonParser(Parser):
     def parse_body(self, request: HttpRequest) -> Any:
         return request.json  # create_temporal_response has put it there
 
+    def parse_querydict(
+        self, data: MultiValueDict, list_fields: list[str], request: HttpRequest
+    ) -> dict[str, Any]:
+        """What is given twice stays a list, which no field takes: it is not for us to choose."""
+        return {name: found if len(found) > 1 else found[0] for name, found in data.lists()}
+
 
 def _read_json(request: HttpRequest) -> Any:
     """What the body says, or None of an empty one. Raises HttpError."""
     if "HTTP_TRANSFER_ENCODING" in request.META and "CONTENT_LENGTH" not in request.META:
         raise HttpError(400, "Send the body with a Content-Length, not in chunks.")
-    too_large = f"The body is larger than {LARGEST_BODY // 1024} KiB, and no request needs that."
-    if int(request.META.get("CONTENT_LENGTH") or 0) > LARGEST_BODY:
-        raise HttpError(413, too_large)
     try:
-        body = request.body
-    except RequestDataTooBig:
-        raise HttpError(413, too_large) from None
-    except RawPostDataException:  # a form: it was read for its CSRF token
-        raise HttpError(415, NO_JSON) from None
-    if not body:
+        length = int(request.META.get("CONTENT_LENGTH") or 0)
+    except ValueError:
+        raise HttpError(400, "The header Content-Length is no number.") from None
+    if length <= 0:
         return None
+    if length > LARGEST_BODY:
+        raise HttpError(
+            413, f"The body is larger than {LARGEST_BODY // 1024} KiB, and no request needs that."
+        )
     if request.content_type != JSON_TYPE:
         raise HttpError(415, NO_JSON)
+    if request.headers.get("Content-Encoding", "identity") != "identity":
+        raise HttpError(415, "Send the body as it is, without a Content-Encoding.")
     try:
         found = json.loads(
-            body.decode(), parse_constant=_refuse_constant, object_pairs_hook=_read_object
+            request.body.decode(),
+            parse_int=_read_number,
+            parse_constant=_refuse_constant,
+            object_pairs_hook=_read_object,
         )
+    except UnreadablePostError:
+        raise HttpError(400, "The body broke off.") from None
     except RecursionError:
         raise HttpError(400, "The body is nested too deeply.") from None
+    except UnicodeDecodeError:
+        raise HttpError(400, "The body is not text in UTF-8, as JSON must be.") from None
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise HttpError(400, f"The body is not JSON: {error.msg} ({where}).") from None
     except ValueError as error:
-        raise HttpError(400, f"The body is not JSON that can be read: {error}.") from None
-    if not isinstance(found, dict):
+        raise HttpError(400, f"The body is not JSON: {error}.") from None
+    if found is not None and not isinstance(found, dict):
         raise HttpError(400, "The body must be a JSON object, like {…}.")
     return found
+
+
+def _read_number(digits: str) -> int:
+    """The first of very many digits are enough for its field to say that it is too large."""
+    return int(digits[:100])
 
 
 def _refuse_constant(name: str) -> None:
@@ -142,6 +166,7 @@ api = Api(
     urls_namespace="api",
     auth=tokens.USER,
     parser=JsonParser(),
+    docs_decorator=require_safe,
 )
 problems.handle_errors(api)
 api.add_router("", checks)

@@ -13,8 +13,11 @@ from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
 
 BIGGEST_ID = 2**63 - 1
 FIRST_YEAR, LAST_YEAR = 2000, 2999
-MOMENT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?)(Z|[+ -]\d\d:?\d\d)?")
+MOMENT = re.compile(
+    r"(\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?)(Z|[+ -]\d\d:?\d\d)?", re.ASCII
+)
 NO_MOMENT = "Write it like 2027-03-28T19:30:00+02:00"
+HALF_A_CHARACTER = "It contains half a character (a lone surrogate)"
 
 
 def _plain_digits(value: Any) -> Any:
@@ -60,14 +63,16 @@ def _storable(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError("It contains half a character (a lone surrogate)") from None
+        raise ValueError(HALF_A_CHARACTER) from None
     return text
 
 
 Id = Annotated[int, Field(strict=True, ge=1, le=BIGGEST_ID)]
 Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
-IdInUrl = Annotated[int, BeforeValidator(_plain_digits), Field(ge=1, le=BIGGEST_ID)]
-NumberInUrl = Annotated[int, BeforeValidator(_plain_digits)]
+# The limits come first: after a validator they would not be told in the OpenAPI document.
+IdInUrl = Annotated[int, Field(ge=1, le=BIGGEST_ID), BeforeValidator(_plain_digits)]
+Limit = Annotated[int, Field(ge=1, le=200), BeforeValidator(_plain_digits)]
+Offset = Annotated[int, Field(ge=0, le=10_000_000), BeforeValidator(_plain_digits)]
 Moment = Annotated[
     AwareDatetime,
     BeforeValidator(_read_moment),
@@ -81,5 +86,5 @@ class Pages(LimitOffsetPagination):
     """`{count, items}`: so many items from that one on; the count is of all."""
 
     class Input(Schema):
-        limit: Annotated[NumberInUrl, Field(ge=1, le=200)] = 50
-        offset: Annotated[NumberInUrl, Field(ge=0, le=10_000_000)] = 0
+        limit: Limit = 50
+        offset: Offset = 0

@@ -9,9 +9,13 @@ process reads the settings, and refuses wrong ones.
 import json
 import os
 import resource
+import socket
 import subprocess
 import sys
+from http import HTTPStatus
 from pathlib import Path
+
+from gunicorn import util
 
 _SHOW = """
 import json
@@ -40,6 +44,7 @@ graceful_timeout = 10  # seconds for requests under way when stopping
 keepalive = 5
 # X-Forwarded-Proto is believed of these only.
 forwarded_allow_ips = ",".join(_proxies)
+forwarder_headers = ""  # a proxy passes these on from clients, who could tell another path
 # One each: two sites of one user must not answer at one socket. None where its path is too long
 # or cannot be written.
 control_socket = f"{_data_dir}/gunicorn-{_port}.ctl"
@@ -50,6 +55,33 @@ control_socket_disable = len(control_socket.encode()) > 100 or not os.access(_da
 accesslog = None
 logconfig_dict["handlers"]["console"]["filters"] = []
 del logconfig_dict["filters"]["request_id"]
+
+
+def _write_problem(client: socket.socket, status: int, reason: str, message: str) -> None:
+    """What gunicorn refuses before the site sees it: half a request line, far too many headers.
+
+    Its own answer is a page that repeats what was sent. No path under /api/ answers a page, and
+    which path was meant is not always known: so it is the API's problem document, for all.
+    """
+    status = 400 if status == 501 else status  # a strange Transfer-Encoding
+    code, detail = {
+        414: ("too_large", "The address is too long."),
+        431: ("too_large", "The headers are too long, or too many."),
+        500: ("internal", "Something went wrong here, and it has been noted."),
+    }.get(status, ("invalid", "This is not a request as HTTP has it."))
+    title = HTTPStatus(status).phrase
+    document = {"type": "about:blank", "title": title, "status": status}
+    body = json.dumps(document | {"detail": detail, "code": code})
+    head = [
+        f"HTTP/1.1 {status} {title}",
+        "Connection: close",
+        "Content-Type: application/problem+json",
+        f"Content-Length: {len(body)}",
+    ]
+    util.write_nonblock(client, "\r\n".join([*head, "", body]).encode())
+
+
+util.write_error = _write_problem
 
 # A connection is an open file, and the database, logs and modules need some too.
 _needed = worker_connections + 256

@@ -6,14 +6,16 @@ URL map, a middleware, Django itself) is turned into such a document by `ApiMidd
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from typing import Any
 
 from allauth.core.internal import ratelimit
-from django.core.exceptions import PermissionDenied
-from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.core.exceptions import DisallowedHost, PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, QueryDict
 from django_guid import get_guid
 from ninja import Field, NinjaAPI, Schema
 from ninja.errors import HttpError, ValidationError
 
+from booking_site.fields import HALF_A_CHARACTER, NO_MOMENT
 from booking_site.middleware import RETRY_AFTER, GetResponse
 from bookings.errors import BookingError, InvalidRequest, SeatsTaken, SlotBusy
 from slots.inventory import InventoryError, Overlap
@@ -43,6 +45,24 @@ DETAILS = {
     429: "That was too often. Wait as long as the header Retry-After says.",
     500: "Something went wrong here, and it has been noted.",
     503: "The site is very busy or its database is away. Try again in a moment.",
+}
+UNKNOWN_HOST = "This site has another name than the one in the header Host. Use its own address."
+INSECURE = "Use https: what is sent over http can be read, tokens too, by all who pass it on."
+
+# What is wrong with a field, by the type that pydantic gives it. Its own words are for programmers.
+SENTENCES = {
+    "missing": "This is needed.",
+    "int_type": "Write a whole number, without quotation marks or a point.",
+    "string_type": "Write a text in quotation marks.",
+    "string_unicode": f"{HALF_A_CHARACTER}.",
+    "string_too_short": "Write something here.",
+    "string_too_long": "Write at most {max_length} characters.",
+    "list_type": "Write a list, like [1, 2].",
+    "literal_error": "Choose one of {expected}.",
+    "greater_than_equal": "Write a number from {ge} on.",
+    "less_than_equal": "Write a number up to {le}.",
+    "datetime_from_date_parsing": f"There is no such time. {NO_MOMENT}.",
+    "datetime_parsing": f"There is no such time. {NO_MOMENT}.",
 }
 
 
@@ -123,7 +143,7 @@ def handle_errors(api: NinjaAPI) -> None:
     """Makes the API answer its exceptions with problems; others surface, for the middleware."""
     handlers = {
         ValidationError: lambda request, error: _invalid(error),
-        HttpError: lambda request, error: problem(error.status_code, _sentence(error)),
+        HttpError: lambda request, error: _unreadable(error),
         Http404: lambda request, error: problem(404, str(error)),
         PermissionDenied: lambda request, error: problem(403, str(error)),
         TooMany: lambda request, error: problem(429, str(error), retry_after=error.retry_after),
@@ -139,22 +159,34 @@ def _surface(request: HttpRequest, error: Exception) -> HttpResponse:
     raise error
 
 
-def _sentence(error: HttpError) -> str:
-    """What ninja says in one word is said better above."""
-    return "" if error.message == "Unauthorized" else error.message
+def _unreadable(error: HttpError) -> HttpResponse:
+    """Of the body as a whole; or 401, where ninja's one word is said better above."""
+    if error.status_code == 400:
+        return problem(400, error.message, errors={"body": [error.message]})
+    return problem(error.status_code, "" if error.message == "Unauthorized" else error.message)
 
 
 def _invalid(error: ValidationError) -> HttpResponse:
-    """400, with the messages by field; pydantic's are made a sentence."""
+    """400, with the messages by field."""
     errors: dict[str, list[str]] = {}
     for one in error.errors:
-        message = one["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-        sentence = message[:1].upper() + message[1:]
         messages = errors.setdefault(_field(one["loc"]), [])
-        if (sentence := sentence.rstrip(".") + ".") not in messages:
-            messages.append(sentence)
-    named = "; ".join(f"{field}: {' '.join(messages)}" for field, messages in errors.items())
+        if (message := _message(one)) not in messages:
+            messages.append(message)
+    named = " ".join(f"{field}: {' '.join(messages)}" for field, messages in errors.items())
     return problem(400, named, errors=errors)
+
+
+def _message(one: dict[str, Any]) -> str:
+    """A sentence for people, without what they sent."""
+    kind, location = one.get("type", ""), one["loc"]
+    if kind in ("missing", "model_attributes_type") and _field(location) == "body":
+        return "Send what is wanted as JSON in the body."
+    if kind.endswith("_type") and location[0] == "query":  # text all of it, unless it is a list
+        return "Give this once."
+    if sentence := SENTENCES.get(kind):
+        return sentence.format(**one.get("ctx", {}))
+    return one["msg"].removeprefix("Value error, ").rstrip(".") + "."
 
 
 def _field(location: Sequence[str | int]) -> str:
@@ -188,24 +220,33 @@ class ApiMiddleware:
 
     Nor does one set a cookie, but for the page of the docs: where those that a browser sent are out
     of date, its next page sees to them.
+
+    Who sends a token, or more than a question, over http gets a problem too, and not the redirect
+    to https of the pages: programs follow it and never learn that all can read along.
     """
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        if not request.path_info.startswith("/api/"):
+        if not f"{request.path_info}/".startswith("/api/"):
             return self.get_response(request)
+        request.csrf_processing_done = True  # accounts.tokens does it, for whoever has a session
+        request.POST = QueryDict()  # which it would look for in the body
         is_head = request.method == "HEAD"
         if is_head:
             request.method = "GET"
         response = self.get_response(request)
-        if response.status_code >= 400 and response.get("Content-Type") != MEDIA_TYPE:
-            response = self._as_problem(response)
+        if 300 <= response.status_code < 400:
+            if request.method == "GET" and "Authorization" not in request.headers:
+                del response["Content-Type"]  # "text/html", of nothing
+            else:
+                del response["Location"]
+                self._say(response, problem(403, INSECURE))
+        elif response.status_code >= 400 and response.get("Content-Type") != MEDIA_TYPE:
+            self._say(response, problem(response.status_code, self._why(request, response)))
         if not response.get("Content-Type", "").startswith("text/html"):
             response.cookies.clear()
-        if 300 <= response.status_code < 400:
-            del response["Content-Type"]  # "text/html", of nothing
         if is_head:
             request.method = "HEAD"
             response["Content-Length"] = str(len(response.content))
@@ -213,13 +254,32 @@ class ApiMiddleware:
         response.setdefault("Cache-Control", "no-store")
         return response
 
-    def _as_problem(self, response: HttpResponse) -> HttpResponse:
-        """The same, as a problem; of the headers those that say more than the page did."""
-        detail = ""
+    def _say(self, response: HttpResponse, instead: HttpResponse) -> None:
+        """Makes the problem of it. Its other headers stay: Allow, and those of the middlewares."""
+        response.status_code, response.content = instead.status_code, instead.content
+        for name, value in instead.items():
+            response.setdefault(name, value)
+        response["Content-Type"] = MEDIA_TYPE
+        response["Content-Length"] = str(len(response.content))
+        allowed = set(response.get("Allow", "").split(", "))
+        if "GET" in allowed:
+            response["Allow"] = ", ".join(sorted(allowed | {"HEAD"}))
+
+    def _why(self, request: HttpRequest, response: HttpResponse) -> str:
         if response.status_code == 500:
-            detail = f"{DETAILS[500]} Its number is {get_guid()}."
-        fresh = problem(response.status_code, detail)
-        for name in ("Allow", "Retry-After", "Cache-Control"):
-            if name in response:
-                fresh[name] = response[name]
-        return fresh
+            return f"{DETAILS[500]} Its number is {get_guid()}."
+        if response.status_code == 400 and not _has_known_host(request):
+            return UNKNOWN_HOST
+        return ""
+
+
+def _has_known_host(request: HttpRequest) -> bool:
+    try:
+        return bool(request.get_host())
+    except DisallowedHost:
+        return False
+
+
+def nothing_here(request: HttpRequest) -> HttpResponse:
+    """404 for every other path under /api/: no page is made of it, and no slash put after it."""
+    return problem(404)

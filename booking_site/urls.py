@@ -1,7 +1,8 @@
 from django.contrib import admin
-from django.urls import include, path
+from django.urls import include, path, re_path
 from mailer.models import DontSendEntry, Message, MessageLog
 
+from booking_site import problems
 from booking_site import views as site
 from booking_site.api import api
 from bookings import views as bookings
@@ -38,6 +39,7 @@ urlpatterns = [
     path("accounts/", include("accounts.urls")),
     path("admin/", admin.site.urls),
     path("api/v1/", api.urls),
+    re_path("^api(?:/|$)", problems.nothing_here, name="api_nothing_here"),
     path("favicon.ico", site.favicon, name="favicon"),
 ]
 handler429 = "accounts.views.too_many_requests"  # asked for by allauth

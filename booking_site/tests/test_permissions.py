@@ -163,6 +163,8 @@ def expected(address: Address, method: str, user: User | None, *, of_guest: bool
     name, is_staff = address.name, user is not None and user.is_staff
     if name in ANYBODY:
         return IN
+    if name == "api_nothing_here":
+        return HIDDEN
     if name in NEXT_STEPS:
         return IN if user and name != "account_confirm_password_reset_code" else LOGIN
     if name in SIGNED_IN:
