@@ -10,6 +10,7 @@ from ninja.errors import AuthenticationError, ValidationError
 from accounts import tokens
 from accounts.forms import LoginForm, SignupForm
 from booking_site.fields import Text
+from booking_site.openapi import refuses
 from booking_site.problems import consume
 
 router = Router(tags=["Accounts"], auth=None)
@@ -40,7 +41,12 @@ class TokensOut(Schema):
     refresh: str = Field(description="Good for two weeks, for new access tokens.")
 
 
-@router.post("auth/register", response={201: RegisteredOut})
+@router.post(
+    "auth/register",
+    response={201: RegisteredOut},
+    summary="Register",
+    openapi_extra=refuses("too_many"),
+)
 def register(request: HttpRequest, who: RegisterIn) -> Status:
     """Makes an account. The answer is the same if there is one already: its owner gets a mail."""
     consume(request, "signup", "Very many accounts come from your network address. Wait a minute.")
@@ -54,7 +60,12 @@ def register(request: HttpRequest, who: RegisterIn) -> Status:
     return Status(201, {"email": form.cleaned_data["email"], "name": form.cleaned_data["name"]})
 
 
-@router.post("auth/token", response=TokensOut)
+@router.post(
+    "auth/token",
+    response=TokensOut,
+    summary="Log in",
+    openapi_extra=refuses("unauthenticated", "too_many"),
+)
 def token(request: HttpRequest, credentials: CredentialsIn) -> dict[str, str]:
     """Tokens for who has an account: `access` is sent as `Authorization: Bearer …`."""
     form = LoginForm(
@@ -65,9 +76,14 @@ def token(request: HttpRequest, credentials: CredentialsIn) -> dict[str, str]:
     return tokens.issue(form.user)
 
 
-@router.post("auth/token/refresh", response=TokensOut)
+@router.post(
+    "auth/token/refresh",
+    response=TokensOut,
+    summary="Get a new access token",
+    openapi_extra=refuses("unauthenticated"),
+)
 def refresh(request: HttpRequest, token: RefreshIn) -> dict[str, str]:
-    """A new access token."""
+    """A new access token, for as long as the session lasts; the refresh token stays good."""
     found = tokens.refresh(token.refresh)
     if found is None:
         raise AuthenticationError(message=tokens.NO_TOKEN)

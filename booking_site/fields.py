@@ -66,8 +66,8 @@ def _storable(text: str) -> str:
 
 Id = Annotated[int, Field(strict=True, ge=1, le=BIGGEST_ID)]
 Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
-IdInUrl = Annotated[int, BeforeValidator(_plain_digits), Field(ge=1, le=BIGGEST_ID)]
-NumberInUrl = Annotated[int, BeforeValidator(_plain_digits)]
+# The check stands last, or pydantic does not tell the document about the bounds.
+IdInUrl = Annotated[int, Field(ge=1, le=BIGGEST_ID), BeforeValidator(_plain_digits)]
 Moment = Annotated[
     AwareDatetime,
     BeforeValidator(_read_moment),
@@ -81,5 +81,5 @@ class Pages(LimitOffsetPagination):
     """`{count, items}`: so many items from that one on; the count is of all."""
 
     class Input(Schema):
-        limit: Annotated[NumberInUrl, Field(ge=1, le=200)] = 50
-        offset: Annotated[NumberInUrl, Field(ge=0, le=10_000_000)] = 0
+        limit: Annotated[int, Field(ge=1, le=200), BeforeValidator(_plain_digits)] = 50
+        offset: Annotated[int, Field(ge=0, le=10_000_000), BeforeValidator(_plain_digits)] = 0

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, model_validator
 
 from accounts import tokens
 from booking_site.fields import Count, IdInUrl, Moment, Pages, Text, as_in
+from booking_site.openapi import refuses
 from slots import inventory
 from slots.forms import WordsField
 from slots.models import Doctor, Seat, Show, Slot
@@ -107,31 +108,33 @@ class SlotFilters(Schema):
         return slots.with_availability().select_related("doctor", "show")
 
 
-@router.get("doctors", response=list[DoctorOut])
+@router.get("doctors", response=list[DoctorOut], summary="Find doctors")
 @paginate(Pages)
 def doctors(request: HttpRequest, filters: Query[DoctorFilters]) -> QuerySet[Doctor]:
     """Doctors by name: of one specialization, or with all words in name or specialization."""
     return filters.find()
 
 
-@router.get("doctors/{int:doctor_id}", response=DoctorOut)
+@router.get("doctors/{int:doctor_id}", response=DoctorOut, summary="One doctor")
 def doctor(request: HttpRequest, doctor_id: int) -> Doctor:
+    """Who it is; when there is time, `GET slots?doctor=` says."""
     return _find(Doctor.objects, doctor_id, "doctor")
 
 
-@router.get("shows", response=list[ShowOut])
+@router.get("shows", response=list[ShowOut], summary="Find shows")
 @paginate(Pages)
 def shows(request: HttpRequest, filters: Query[ShowFilters]) -> QuerySet[Show]:
     """Shows by name: with all words in name, venue or description."""
     return Show.objects.search(filters.q, "name", "venue", "description")
 
 
-@router.get("shows/{int:show_id}", response=ShowOut)
+@router.get("shows/{int:show_id}", response=ShowOut, summary="One show")
 def show(request: HttpRequest, show_id: int) -> Show:
+    """What it is; when it is on, `GET slots?show=` says."""
     return _find(Show.objects, show_id, "show")
 
 
-@router.get("slots", response=list[SlotOut])
+@router.get("slots", response=list[SlotOut], summary="Find slots")
 @paginate(Pages)
 def slots(request: HttpRequest, filters: Query[SlotFilters]) -> QuerySet[Slot]:
     """Slots that have not been called off, the next first: future ones, unless `from` is given."""
@@ -139,12 +142,13 @@ def slots(request: HttpRequest, filters: Query[SlotFilters]) -> QuerySet[Slot]:
     return filters.apply(found.order_by("starts_at", "id"))
 
 
-@router.get("slots/{int:slot_id}", response=SlotOut)
+@router.get("slots/{int:slot_id}", response=SlotOut, summary="One slot")
 def slot(request: HttpRequest, slot_id: int) -> Slot:
+    """An appointment or a performance, and how many seats are left."""
     return _find(Slot.objects.with_availability().select_related("doctor", "show"), slot_id, "slot")
 
 
-@router.get("slots/{int:slot_id}/seats", response=list[SeatOut])
+@router.get("slots/{int:slot_id}/seats", response=list[SeatOut], summary="The seats of a slot")
 def seats(request: HttpRequest, slot_id: int) -> list[dict[str, Any]]:
     """All seats as they are at this moment. What is held back from sale is `BOOKED`."""
     _find(Slot.objects, slot_id, "slot")
@@ -212,9 +216,15 @@ class ShowWithSlotOut(ShowOut):
     seats: list[SeatOut]
 
 
-@office.get("doctors", auth=tokens.staff("slots.view_doctor"), response=list[DoctorOut])
+@office.get(
+    "doctors",
+    auth=tokens.staff("slots.view_doctor"),
+    response=list[DoctorOut],
+    summary="Find doctors, as staff",
+)
 @paginate(Pages)
 def all_doctors(request: HttpRequest, filters: Query[DoctorFilters]) -> QuerySet[Doctor]:
+    """The same as `GET doctors`."""
     return filters.find()
 
 
@@ -223,8 +233,10 @@ def all_doctors(request: HttpRequest, filters: Query[DoctorFilters]) -> QuerySet
     auth=tokens.staff("slots.add_doctor"),
     response={201: DoctorOut},
     url_name="all_doctors",
+    summary="Add a doctor",
 )
 def add_doctor(request: HttpRequest, doctor: DoctorIn) -> Status:
+    """A doctor without slots, in the site's own time zone."""
     return Status(201, Doctor.objects.create(**doctor.dict()))
 
 
@@ -232,6 +244,8 @@ def add_doctor(request: HttpRequest, doctor: DoctorIn) -> Status:
     "doctors/{int:doctor_id}/slots",
     auth=tokens.staff("slots.add_slot"),
     response={201: SlotOut},
+    summary="Add a slot of a doctor",
+    openapi_extra=refuses("overlap"),
 )
 def add_slot(request: HttpRequest, doctor_id: int, slot: SlotIn) -> Status:
     """A slot with so many places, which the doctor has no other slot beside."""
@@ -242,7 +256,12 @@ def add_slot(request: HttpRequest, doctor_id: int, slot: SlotIn) -> Status:
     return Status(201, _shown(added))
 
 
-@office.post("shows", auth=tokens.staff("slots.add_show"), response={201: ShowWithSlotOut})
+@office.post(
+    "shows",
+    auth=tokens.staff("slots.add_show"),
+    response={201: ShowWithSlotOut},
+    summary="Add a show with its seats",
+)
 def add_show(request: HttpRequest, show: ShowIn) -> Status:
     """A show with one slot: rows of numbered seats, or so many unnumbered places."""
     with transaction.atomic():
@@ -261,7 +280,12 @@ def add_show(request: HttpRequest, show: ShowIn) -> Status:
     return Status(201, added)
 
 
-@office.get("slots", auth=tokens.staff("slots.view_slot"), response=list[SlotOut])
+@office.get(
+    "slots",
+    auth=tokens.staff("slots.view_slot"),
+    response=list[SlotOut],
+    summary="Find slots, past ones too",
+)
 @paginate(Pages)
 def all_slots(request: HttpRequest, filters: Query[SlotFilters]) -> QuerySet[Slot]:
     """Slots of any time, those called off too, in their order."""
