@@ -252,9 +252,9 @@ def _time(seconds: int) -> str:
 
 
 TAGS = [
+    {"name": "Accounts", "description": "Register and get tokens. Guests need neither."},
     {"name": "What can be booked", "description": "Doctors, shows, their slots and seats."},
     {"name": "Bookings", "description": "Hold, confirm, move and cancel."},
-    {"name": "Accounts", "description": "Register and get tokens. Guests need neither."},
     {"name": "Office", "description": "For staff, each operation with a permission of its own."},
     {"name": "Health", "description": "For load balancers and monitoring; also at the root."},
 ]
@@ -359,6 +359,9 @@ def _page(*items: dict[str, Any]) -> dict[str, Any]:
 
 # Of each operation: the bodies by what they ask for, and what a success answers.
 EXAMPLES: dict[str, tuple[dict[str, Any], Any]] = {
+    "register": ({"Ada": WHO | {"password": PASSWORD}}, WHO),
+    "token": ({"Ada": {"email": WHO["email"], "password": PASSWORD}}, TOKENS),
+    "refresh": ({"Her token": {"refresh": TOKENS["refresh"]}}, TOKENS),
     "doctors": ({}, _page(DOCTOR)),
     "doctor": ({}, DOCTOR),
     "shows": ({}, _page(SHOW)),
@@ -384,9 +387,6 @@ EXAMPLES: dict[str, tuple[dict[str, Any], Any]] = {
         CONFIRMED,
     ),
     "cancel": ({"With a reason": {"reason": "I am ill."}, "Without": {}}, CANCELLED),
-    "register": ({"Ada": WHO | {"password": PASSWORD}}, WHO),
-    "token": ({"Ada": {"email": WHO["email"], "password": PASSWORD}}, TOKENS),
-    "refresh": ({"Her token": {"refresh": TOKENS["refresh"]}}, TOKENS),
     "all_doctors": ({}, _page(DOCTOR)),
     "add_doctor": (
         {"A doctor": {"name": DOCTOR["name"], "specialization": DOCTOR["specialization"]}},
