@@ -83,7 +83,7 @@ def token(request: HttpRequest, credentials: CredentialsIn) -> dict[str, str]:
     openapi_extra=refuses("unauthenticated"),
 )
 def refresh(request: HttpRequest, token: RefreshIn) -> dict[str, str]:
-    """A new access token, for as long as the session lasts; the refresh token stays good."""
+    """A new access token. The refresh token stays as it is, and good for as long."""
     found = tokens.refresh(token.refresh)
     if found is None:
         raise AuthenticationError(message=tokens.NO_TOKEN)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.cache import cache_control
-from django.views.decorators.http import conditional_page
+from django.views.decorators.http import conditional_page, require_safe
 from ninja import NinjaAPI, Router, Schema, Swagger
 from ninja.errors import HttpError
 from ninja.operation import Operation
@@ -121,7 +121,7 @@ def health_live(request: HttpRequest) -> HttpResponse:
 
 def _with_etag(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
     """Whoever has the document, or the page, is asked to look whether it is still the same."""
-    return conditional_page(cache_control(no_cache=True)(view))
+    return conditional_page(cache_control(no_cache=True)(require_safe(view)))
 
 
 api = Api(

@@ -66,8 +66,10 @@ def _storable(text: str) -> str:
 
 Id = Annotated[int, Field(strict=True, ge=1, le=BIGGEST_ID)]
 Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
-# The check stands last, or pydantic does not tell the document about the bounds.
+# The limits come first: after a validator they would not be told in the OpenAPI document.
 IdInUrl = Annotated[int, Field(ge=1, le=BIGGEST_ID), BeforeValidator(_plain_digits)]
+Limit = Annotated[int, Field(ge=1, le=200), BeforeValidator(_plain_digits)]
+Offset = Annotated[int, Field(ge=0, le=10_000_000), BeforeValidator(_plain_digits)]
 Moment = Annotated[
     AwareDatetime,
     BeforeValidator(_read_moment),
@@ -81,5 +83,5 @@ class Pages(LimitOffsetPagination):
     """`{count, items}`: so many items from that one on; the count is of all."""
 
     class Input(Schema):
-        limit: Annotated[int, Field(ge=1, le=200), BeforeValidator(_plain_digits)] = 50
-        offset: Annotated[int, Field(ge=0, le=10_000_000), BeforeValidator(_plain_digits)] = 0
+        limit: Limit = 50
+        offset: Offset = 0

@@ -43,7 +43,8 @@ REFUSALS = {
     ),
     "forbidden": Refusal(
         403,
-        "You are known, and may not do this; or a browser's session came without its CSRF token.",
+        "You are known, and may not do this: the right to it, the confirmation of a staff address "
+        "or a session's CSRF token is missing; or this is http on a site that has https.",
         "Only staff who have been given the right to do this may do it.",
     ),
     "not_found": Refusal(
@@ -487,8 +488,8 @@ class Document(OpenAPISchema):
         changes = operation.methods != ["GET"]
         if "security" in details:
             yield "unauthenticated"
-            if changes or "Office" in details["tags"]:
-                yield "forbidden"
+        if "security" in details or changes:
+            yield "forbidden"
         if any(parameter["in"] == "path" for parameter in details["parameters"]):
             yield "not_found"
         if changes:

@@ -197,7 +197,7 @@ def bookings(request: HttpRequest) -> QuerySet[Booking]:
     summary="One booking",
 )
 def booking(request: HttpRequest, booking_id: uuid.UUID) -> Booking:
-    """The booking as it is now. A hold that has run out is `FAILED` at once."""
+    """As it is this instant: a hold that has lapsed is `FAILED`, `expired`."""
     return shown(load_booking(request, booking_id))[0]
 
 
@@ -208,7 +208,10 @@ def booking(request: HttpRequest, booking_id: uuid.UUID) -> Booking:
     summary="Did my request arrive?",
 )
 def booking_by_key(request: HttpRequest, key: str) -> Booking:
-    """The booking that a request with this Idempotency-Key made; 404 if none did."""
+    """The booking that a request with this Idempotency-Key made: “did it arrive?”
+
+    Percent-encode the key. It is found by whoever sent it: that user, or any guest.
+    """
     user = request.user if request.user.is_authenticated else None
     found = Booking.objects.for_page().filter(user=user, idempotency_key=key)
     if not KEY.fullmatch(key) or not found:
