@@ -2,7 +2,7 @@
 # they need they install, into .venv where they can.
 PYTHON ?= python3
 
-.PHONY: run test lint screenshots
+.PHONY: run test lint screenshots postman
 
 # The site with demo data. PORT=8001 HOST=0.0.0.0 make run
 run:
@@ -29,3 +29,7 @@ lint:
 # The pictures of the README, taken of the site as it is.
 screenshots:
 	@exec $(PYTHON) booking_site/bootstrap.py screenshots
+
+# The Postman collection of docs/, made from the API's own document.
+postman:
+	@exec $(PYTHON) booking_site/bootstrap.py postman

@@ -14,6 +14,7 @@ from accounts import tokens
 from accounts.adapter import LOCKED
 from accounts.forms import LONGEST_PASSWORD, NOT_AN_ADDRESS, SignupForm
 from booking_site.fields import Text, as_in
+from booking_site.openapi import refuses
 from booking_site.problems import consume, too_many
 
 router = Router(tags=["Accounts"], auth=None)
@@ -53,7 +54,12 @@ class TokensOut(Schema):
     refresh: str = Field(description="Good for two weeks, for new access tokens.")
 
 
-@router.post("auth/register", response={201: RegisteredOut})
+@router.post(
+    "auth/register",
+    response={201: RegisteredOut},
+    summary="Register",
+    openapi_extra=refuses("too_many"),
+)
 def register(request: HttpRequest, who: RegisterIn) -> Status:
     """Makes an account. The answer is the same if there is one already: its owner gets a mail.
 
@@ -72,7 +78,12 @@ def register(request: HttpRequest, who: RegisterIn) -> Status:
     return Status(201, {"email": email, "name": form.cleaned_data["name"]})
 
 
-@router.post("auth/token", response=TokensOut)
+@router.post(
+    "auth/token",
+    response=TokensOut,
+    summary="Log in",
+    openapi_extra=refuses("unauthenticated", "too_many"),
+)
 def token(request: HttpRequest, credentials: CredentialsIn) -> dict[str, str]:
     """Tokens for who has an account: `access` is sent as `Authorization: Bearer …`."""
     consume(request, "login", CROWDED.format("logins"))
@@ -86,7 +97,12 @@ def token(request: HttpRequest, credentials: CredentialsIn) -> dict[str, str]:
     return tokens.issue(user)
 
 
-@router.post("auth/token/refresh", response=TokensOut)
+@router.post(
+    "auth/token/refresh",
+    response=TokensOut,
+    summary="Get a new access token",
+    openapi_extra=refuses("unauthenticated"),
+)
 def refresh(request: HttpRequest, token: RefreshIn) -> dict[str, str]:
     """A new access token. The refresh token stays as it is, and good for as long."""
     found = tokens.refresh(token.refresh)

@@ -1,21 +1,23 @@
 """The JSON API: one place where the routers come together. The contract is in its docs."""
 
 import json
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 from django.http import HttpRequest, HttpResponse
 from django.http.request import UnreadablePostError
 from django.utils.datastructures import MultiValueDict
-from django.views.decorators.http import require_safe
-from ninja import NinjaAPI, Router
+from django.views.decorators.cache import cache_control
+from django.views.decorators.http import conditional_page, require_safe
+from ninja import NinjaAPI, Router, Schema, Swagger
 from ninja.errors import HttpError
-from ninja.openapi.schema import OpenAPISchema
+from ninja.operation import Operation
 from ninja.parser import Parser
 
 from accounts import tokens
 from accounts.api import router as accounts
 from booking_site import problems, views
-from booking_site.problems import Problem
+from booking_site.openapi import Document
 from bookings.api import office as bookings_office
 from bookings.api import router as bookings
 from slots.api import office as slots_office
@@ -27,6 +29,8 @@ NO_JSON = "Send the body as JSON, with “Content-Type: application/json”."
 
 
 class Api(NinjaAPI):
+    document: Document | None = None
+
     def create_temporal_response(self, request: HttpRequest) -> HttpResponse:
         """Called when it is known who asks, and before anything of the request is read.
 
@@ -36,39 +40,15 @@ class Api(NinjaAPI):
             request.json = _read_json(request)
         return super().create_temporal_response(request)
 
-    def get_openapi_schema(self, **options: Any) -> OpenAPISchema:
-        """As ninja makes it, with the problems that each operation may answer."""
-        document = super().get_openapi_schema(**options)
-        document["components"]["schemas"]["Problem"] = Problem.json_schema()
-        for path, operations in document["paths"].items():
-            for method, operation in operations.items():
-                for status in _problems_of(path, method, operation):
-                    operation["responses"].setdefault(
-                        status,
-                        {
-                            "description": problems.DETAILS[status],
-                            "content": {
-                                problems.MEDIA_TYPE: {
-                                    "schema": {"$ref": "#/components/schemas/Problem"}
-                                }
-                            },
-                        },
-                    )
-        return document
+    def get_openapi_schema(self, **options: Any) -> Document:
+        """Made once in each process: it does not change."""
+        if self.document is None:
+            self.document = Document(self, self.get_root_path({}))
+        return self.document
 
-
-def _problems_of(path: str, method: str, operation: dict[str, Any]) -> list[int]:
-    """The statuses, besides those of success, that an operation may answer."""
-    statuses = {400, 405, 503}
-    if "security" in operation:
-        statuses |= {401, 403}
-    if "{" in path:
-        statuses.add(404)
-    if method == "post":
-        statuses |= {413, 415, 429}
-    if method == "post" and ("/bookings" in path or "/admin/" in path):
-        statuses |= {404, 409}
-    return sorted(statuses)
+    def get_openapi_operation_id(self, operation: Operation) -> str:
+        """The view's name. Clients are generated from these: to rename one breaks them."""
+        return operation.view_func.__name__
 
 
 class JsonParser(Parser):
@@ -139,25 +119,35 @@ def _read_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
+class HealthOut(Schema):
+    status: Literal["ok"]
+    database: Literal["ok"] | None = None
+
+
 checks = Router(tags=["Health"], auth=None)
 
 
-@checks.get("health", response=dict)
+@checks.get("health", response=HealthOut, summary="Is all well?")
 def health(request: HttpRequest) -> HttpResponse:
-    """As `health/ready`."""
+    """The same as `health/ready`."""
     return views.health_ready(request)
 
 
-@checks.get("health/ready", response=dict)
+@checks.get("health/ready", response=HealthOut, summary="Can it serve?")
 def health_ready(request: HttpRequest) -> HttpResponse:
     """200 while pages can be served, else 503: the database is away, or not migrated yet."""
     return views.health_ready(request)
 
 
-@checks.get("health/live", response=dict)
+@checks.get("health/live", response=HealthOut, summary="Does the process live?")
 def health_live(request: HttpRequest) -> HttpResponse:
     """200 while the process answers at all."""
     return views.health_live(request)
+
+
+def _with_etag(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+    """Whoever has the document, or the page, is asked to look whether it is still the same."""
+    return conditional_page(cache_control(no_cache=True)(require_safe(view)))
 
 
 api = Api(
@@ -166,7 +156,8 @@ api = Api(
     urls_namespace="api",
     auth=tokens.USER,
     parser=JsonParser(),
-    docs_decorator=require_safe,
+    docs=Swagger({"validatorUrl": "none", "defaultModelsExpandDepth": 0}),
+    docs_decorator=_with_etag,
 )
 problems.handle_errors(api)
 api.add_router("", checks)

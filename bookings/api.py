@@ -13,10 +13,11 @@ from django.http import Http404, HttpRequest
 from ninja import Field, Header, Query, Router, Schema, Status
 from ninja.errors import ValidationError
 from ninja.pagination import paginate
-from pydantic import AfterValidator, model_validator
+from pydantic import AfterValidator, WithJsonSchema, model_validator
 
 from accounts import tokens
 from booking_site.fields import Id, IdInUrl, Pages, Text, as_in
+from booking_site.openapi import refuses
 from booking_site.problems import consume
 from bookings import browser, lifecycle
 from bookings.access import (
@@ -54,13 +55,17 @@ def _check_key(key: str) -> str:
     return key
 
 
-IdempotencyKey = Annotated[str, AfterValidator(_check_key)]
+IdempotencyKey = Annotated[
+    str,
+    AfterValidator(_check_key),
+    WithJsonSchema({"type": "string", "minLength": 16, "maxLength": 200, "pattern": "^[ -~]*$"}),
+]
+# Without an example: whoever tried it out would get a stranger's booking.
 KEY_HEADER = Header(
     None,
     alias="Idempotency-Key",
-    description="16 to 200 printable ASCII characters, random for guests. Sent again with the same "
-    "body, it answers 200 with the booking that it made.",
-    examples=["8e03978e-40d5-43e8-bc93-6894a57f9324"],
+    description="16 to 200 printable ASCII characters, random for guests: a UUID. Sent again with "
+    "the same body, it answers 200 with the booking that it made.",
 )
 
 
@@ -167,6 +172,11 @@ class BookingPages(Pages):
     auth=tokens.ANYBODY,
     response={201: BookingOut, 200: BookingOut},
     url_name="bookings",
+    summary="Hold seats",
+    openapi_extra=refuses(
+        *("not_found", "seats_taken", "sold_out", "slot_closed", "key_reused", "too_many_holds"),
+        *("wrong_state", "too_many"),
+    ),
 )
 def hold(request: HttpRequest, wish: BookingIn, key: IdempotencyKey | None = KEY_HEADER) -> Status:
     """Holds seats for two minutes (`expires_at`), for whoever is logged in, or a guest."""
@@ -185,7 +195,7 @@ def hold(request: HttpRequest, wish: BookingIn, key: IdempotencyKey | None = KEY
     return Status(201 if booking.is_new else 200, _shown(booking))
 
 
-@router.get("bookings", auth=tokens.USER, response=list[BookingOut])
+@router.get("bookings", auth=tokens.USER, response=list[BookingOut], summary="My bookings")
 @paginate(BookingPages)
 def bookings(request: HttpRequest) -> QuerySet[Booking]:
     """Your own, the newest first. What was refused was no booking, and is not among them."""
@@ -193,13 +203,23 @@ def bookings(request: HttpRequest) -> QuerySet[Booking]:
     return mine.exclude(BOOKING_WAS_REFUSED)
 
 
-@router.get("bookings/{uuid:booking_id}", auth=tokens.ANYBODY, response=BookingOut)
+@router.get(
+    "bookings/{uuid:booking_id}",
+    auth=tokens.ANYBODY,
+    response=BookingOut,
+    summary="One booking",
+)
 def booking(request: HttpRequest, booking_id: uuid.UUID) -> Booking:
     """As it is this instant: a hold that has lapsed is `FAILED`, `expired`."""
     return load_booking(request, booking_id)
 
 
-@router.get("bookings/by-key/{path:key}", auth=tokens.ANYBODY, response=BookingOut)
+@router.get(
+    "bookings/by-key/{path:key}",
+    auth=tokens.ANYBODY,
+    response=BookingOut,
+    summary="Did my request arrive?",
+)
 def booking_by_key(request: HttpRequest, key: str) -> Booking:
     """The booking that a request with this Idempotency-Key made: “did it arrive?”
 
@@ -213,7 +233,13 @@ def booking_by_key(request: HttpRequest, key: str) -> Booking:
     return found
 
 
-@router.post("bookings/{uuid:booking_id}/confirm", auth=tokens.ANYBODY, response=BookingOut)
+@router.post(
+    "bookings/{uuid:booking_id}/confirm",
+    auth=tokens.ANYBODY,
+    response=BookingOut,
+    summary="Confirm",
+    openapi_extra=refuses("hold_expired", "wrong_state", "slot_closed", "too_many"),
+)
 def confirm(
     request: HttpRequest, booking_id: uuid.UUID, details: DetailsIn | None = None
 ) -> Booking:
@@ -243,13 +269,25 @@ def _count_mail(request: HttpRequest, email: str) -> None:
         consume(request, "mail_booking", MAILED_TOO_OFTEN, key=email.lower())
 
 
-@router.post("bookings/{uuid:booking_id}/extend", auth=tokens.ANYBODY, response=BookingOut)
+@router.post(
+    "bookings/{uuid:booking_id}/extend",
+    auth=tokens.ANYBODY,
+    response=BookingOut,
+    summary="More time",
+    openapi_extra=refuses("hold_expired", "wrong_state", "slot_closed"),
+)
 def extend(request: HttpRequest, booking_id: uuid.UUID) -> Booking:
     """Holds the seats for two minutes from now, up to the most there is: see `expires_at`."""
     return _shown(lifecycle.extend(load_booking(request, booking_id, to="confirm")))
 
 
-@router.post("bookings/{uuid:booking_id}/cancel", auth=tokens.ANYBODY, response=BookingOut)
+@router.post(
+    "bookings/{uuid:booking_id}/cancel",
+    auth=tokens.ANYBODY,
+    response=BookingOut,
+    summary="Cancel",
+    openapi_extra=refuses("hold_expired", "wrong_state", "slot_closed"),
+)
 def cancel(request: HttpRequest, booking_id: uuid.UUID, why: CancelIn | None = None) -> Booking:
     """Gives the seats back. Again: the same answer, and nothing more."""
     booking = load_booking(request, booking_id, to="cancel")
@@ -262,7 +300,15 @@ def cancel(request: HttpRequest, booking_id: uuid.UUID, why: CancelIn | None = N
     return _shown(cancelled)
 
 
-@router.post("bookings/{uuid:booking_id}/reschedule", auth=tokens.ANYBODY, response=BookingOut)
+@router.post(
+    "bookings/{uuid:booking_id}/reschedule",
+    auth=tokens.ANYBODY,
+    response=BookingOut,
+    summary="Move to other seats",
+    openapi_extra=refuses(
+        *("seats_taken", "sold_out", "hold_expired", "wrong_state", "slot_closed", "too_many")
+    ),
+)
 def reschedule(request: HttpRequest, booking_id: uuid.UUID, wish: SeatsIn) -> Booking:
     """Other seats, of this or any other slot. The old ones are kept until the new ones are yours.
 
@@ -317,7 +363,12 @@ class BookingFilters(Schema):
     q: Text = Field("", max_length=200, description="A reference, e-mail address, name, …")
 
 
-@office.get("bookings", auth=tokens.staff("bookings.view_booking"), response=list[BookingOut])
+@office.get(
+    "bookings",
+    auth=tokens.staff("bookings.view_booking"),
+    response=list[BookingOut],
+    summary="Find bookings",
+)
 @paginate(BookingPages)
 def all_bookings(request: HttpRequest, filters: Query[BookingFilters]) -> QuerySet[Booking]:
     """Everybody's, the newest first. Refused attempts are listed with `status=FAILED` only."""
@@ -331,7 +382,12 @@ def all_bookings(request: HttpRequest, filters: Query[BookingFilters]) -> QueryS
     return search_bookings(found, filters.q)
 
 
-@office.post("expire-holds", auth=tokens.staff("bookings.release_booking"), response=SweptOut)
+@office.post(
+    "expire-holds",
+    auth=tokens.staff("bookings.release_booking"),
+    response=SweptOut,
+    summary="Close lapsed holds",
+)
 def expire_holds(request: HttpRequest) -> dict[str, int]:
     """Closes lapsed holds, as housekeeping does. To everybody their seats were free already.
 

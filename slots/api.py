@@ -17,6 +17,7 @@ from pydantic import AfterValidator, ValidationInfo, field_validator
 
 from accounts import tokens
 from booking_site.fields import IdInUrl, Moment, Pages, Text, as_in
+from booking_site.openapi import refuses
 from slots import inventory
 from slots.forms import WordsField
 from slots.inventory import MOST_IN_A_ROW, MOST_SEATS
@@ -154,31 +155,33 @@ class SlotPages(Pages):
         return {"items": items, "count": queryset.count()}
 
 
-@router.get("doctors", response=list[DoctorOut])
+@router.get("doctors", response=list[DoctorOut], summary="Find doctors")
 @paginate(Pages)
 def doctors(request: HttpRequest, filters: Query[DoctorFilters]) -> QuerySet[Doctor]:
     """Doctors by name: of one specialization, or with all words in name or specialization."""
     return filters.find()
 
 
-@router.get("doctors/{int:doctor_id}", response=DoctorOut)
+@router.get("doctors/{int:doctor_id}", response=DoctorOut, summary="One doctor")
 def doctor(request: HttpRequest, doctor_id: int) -> Doctor:
+    """Who it is; when there is time, `GET slots?doctor=` says."""
     return _find(Doctor.objects, doctor_id, "doctor")
 
 
-@router.get("shows", response=list[ShowOut])
+@router.get("shows", response=list[ShowOut], summary="Find shows")
 @paginate(Pages)
 def shows(request: HttpRequest, filters: Query[ShowFilters]) -> QuerySet[Show]:
     """Shows by name: with all words in name, venue or description."""
     return Show.objects.search(filters.q, "name", "venue", "description")
 
 
-@router.get("shows/{int:show_id}", response=ShowOut)
+@router.get("shows/{int:show_id}", response=ShowOut, summary="One show")
 def show(request: HttpRequest, show_id: int) -> Show:
+    """What it is; when it is on, `GET slots?show=` says."""
     return _find(Show.objects, show_id, "show")
 
 
-@router.get("slots", response=list[SlotOut])
+@router.get("slots", response=list[SlotOut], summary="Find slots")
 @paginate(SlotPages)
 def slots(request: HttpRequest, filters: Query[SlotFilters]) -> SlotQuerySet:
     """Slots that have not been called off, the next first: future ones, unless `from` is given."""
@@ -186,12 +189,13 @@ def slots(request: HttpRequest, filters: Query[SlotFilters]) -> SlotQuerySet:
     return filters.apply(known)
 
 
-@router.get("slots/{int:slot_id}", response=SlotOut)
+@router.get("slots/{int:slot_id}", response=SlotOut, summary="One slot")
 def slot(request: HttpRequest, slot_id: int) -> Slot:
+    """An appointment or a performance, and how many seats are left."""
     return _find(Slot.objects.for_api(), slot_id, "slot")
 
 
-@router.get("slots/{int:slot_id}/seats", response=list[SeatOut])
+@router.get("slots/{int:slot_id}/seats", response=list[SeatOut], summary="The seats of a slot")
 def seats(request: HttpRequest, slot_id: int) -> HttpResponse:
     """All seats as they are at this moment. What is held back from sale is `BOOKED`."""
     _find(Slot.objects, slot_id, "slot")
@@ -295,9 +299,15 @@ class ShowWithSlotOut(ShowOut):
     seats: list[SeatOut]
 
 
-@office.get("doctors", auth=tokens.staff("slots.view_doctor"), response=list[DoctorOut])
+@office.get(
+    "doctors",
+    auth=tokens.staff("slots.view_doctor"),
+    response=list[DoctorOut],
+    summary="Find doctors, as staff",
+)
 @paginate(Pages)
 def all_doctors(request: HttpRequest, filters: Query[DoctorFilters]) -> QuerySet[Doctor]:
+    """The same as `GET doctors`."""
     return filters.find()
 
 
@@ -306,8 +316,10 @@ def all_doctors(request: HttpRequest, filters: Query[DoctorFilters]) -> QuerySet
     auth=tokens.staff("slots.add_doctor"),
     response={201: DoctorOut},
     url_name="all_doctors",
+    summary="Add a doctor",
 )
 def add_doctor(request: HttpRequest, doctor: DoctorIn, response: HttpResponse) -> Status:
+    """A doctor without slots."""
     added = Doctor.objects.create(**doctor.dict(exclude_none=True))
     response["Location"] = reverse("api:doctor", args=[added.pk])
     return Status(201, added)
@@ -317,6 +329,8 @@ def add_doctor(request: HttpRequest, doctor: DoctorIn, response: HttpResponse) -
     "doctors/{int:doctor_id}/slots",
     auth=tokens.staff("slots.add_slot"),
     response={201: SlotOut},
+    summary="Add a slot of a doctor",
+    openapi_extra=refuses("overlap"),
 )
 def add_slot(request: HttpRequest, doctor_id: int, slot: SlotIn, response: HttpResponse) -> Status:
     """A slot with so many places, at a time when the doctor has no other."""
@@ -329,7 +343,12 @@ def add_slot(request: HttpRequest, doctor_id: int, slot: SlotIn, response: HttpR
     return Status(201, shown)
 
 
-@office.post("shows", auth=tokens.staff("slots.add_show"), response={201: ShowWithSlotOut})
+@office.post(
+    "shows",
+    auth=tokens.staff("slots.add_show"),
+    response={201: ShowWithSlotOut},
+    summary="Add a show with its seats",
+)
 def add_show(request: HttpRequest, show: ShowIn) -> HttpResponse:
     """A show with one slot: rows of numbered seats, or so many places. Sent twice, it makes two."""
     if not request.user.has_perm("slots.add_slot"):
@@ -354,7 +373,12 @@ def add_show(request: HttpRequest, show: ShowIn) -> HttpResponse:
     return JsonResponse(shown, status=201, headers=where)
 
 
-@office.get("slots", auth=tokens.staff("slots.view_slot"), response=list[SlotOut])
+@office.get(
+    "slots",
+    auth=tokens.staff("slots.view_slot"),
+    response=list[SlotOut],
+    summary="Find slots, past ones too",
+)
 @paginate(SlotPages)
 def all_slots(request: HttpRequest, filters: Query[SlotFilters]) -> SlotQuerySet:
     """Slots of any time, those called off too, in their order."""
