@@ -315,8 +315,11 @@ class Slot(models.Model):
             ),
         ]
         indexes = [
-            # What is next: every list starts here.
-            models.Index(fields=["starts_at", "id"], name="slot_by_start"),
+            # What is next: every list starts here. With `cancelled_at`, to count those that are on
+            # without a look at the table, however long its past is.
+            models.Index(
+                fields=["starts_at", "id"], include=["cancelled_at"], name="slot_by_start"
+            ),
             # The times of a doctor …
             models.Index(
                 fields=["doctor", "starts_at"],
