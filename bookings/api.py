@@ -163,7 +163,7 @@ class BookingPages(Pages):
     url_name="bookings",
 )
 def hold(request: HttpRequest, wish: BookingIn, key: IdempotencyKey | None = KEY_HEADER) -> Status:
-    """Holds seats for two minutes (`expires_at`), for whoever is logged in, or a guest."""
+    """Holds seats until `expires_at`, for whoever is logged in, or a guest."""
     slot = _find_slot(wish.slot)
     consume(request, "hold", "Very many bookings come from your network address. Wait a minute.")
     with _naming_field(wish):
@@ -239,7 +239,7 @@ def _count_mail(request: HttpRequest, email: str) -> None:
 
 @router.post("bookings/{uuid:booking_id}/extend", auth=tokens.ANYBODY, response=BookingOut)
 def extend(request: HttpRequest, booking_id: uuid.UUID) -> Booking:
-    """Holds the seats for two minutes from now, up to the most there is: see `expires_at`."""
+    """Holds the seats as long again from now on, up to the most there is: see `expires_at`."""
     return _shown(lifecycle.extend(load_booking(request, booking_id, to="confirm")))
 
 

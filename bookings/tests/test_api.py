@@ -75,6 +75,15 @@ def test_any_seats_are_held_by_quantity(client: Client) -> None:
     assert set(Seat.objects.values_list("booking", flat=True)) == {Booking.objects.get().pk}
 
 
+def test_hold_ignores_what_is_not_for_the_client_to_say(client: Client, hall: Slot) -> None:
+    user = UserFactory()
+    strange = {"id": str(user.pk), "status": "CONFIRMED", "user": user.pk, "session_key": "x"}
+    booking = held(client, hall, **strange, expires_at="2999-01-01T00:00:00Z", is_staff=True)
+    row = Booking.objects.get(pk=booking["id"])
+    assert (row.status, row.user, row.session_key) == ("PENDING", None, "")
+    assert row.expires_at < timezone.now() + timedelta(seconds=settings.HOLD_SECONDS)
+
+
 TOO_MANY = "At most 10 seats can be booked at once."
 NONE = "Choose at least one seat."
 ONE_OF_TWO = "Give seat_ids or quantity: one of the two."
