@@ -222,9 +222,9 @@ def test_list_of_a_large_office_reads_a_page_and_no_more(desk: Client, crowd: Sl
         "bookings_booking_pkey",
         "seat_label_is_unique_in_slot",
     }
-    for plan, pages in ((which, 200), (what, 50 * 15)):
+    for plan, rows in ((which, 1050), (what, 50)):
         assert "Seq Scan" not in nodes(plan, "Node Type")
-        assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < pages
+        assert max(nodes(plan, "Actual Rows")) == rows
 
 
 def explain(act: Callable[[], Any]) -> list[dict]:
@@ -233,7 +233,7 @@ def explain(act: Callable[[], Any]) -> list[dict]:
 
     def watch(execute: Callable, sql: str, params: Any, many: bool, context: dict) -> Any:
         if 'FROM "bookings_booking"' in sql:
-            asked = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}"
+            asked = f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}"
             found = connection.connection.execute(asked, params).fetchone()[0]
             plans.append((json.loads(found) if isinstance(found, str) else found)[0]["Plan"])
         return execute(sql, params, many, context)
@@ -243,7 +243,7 @@ def explain(act: Callable[[], Any]) -> list[dict]:
     return plans
 
 
-def nodes(plan: dict, what: str) -> Iterator[str]:
+def nodes(plan: dict, what: str) -> Iterator[Any]:
     if what in plan:
         yield plan[what]
     for child in plan.get("Plans", []):
