@@ -43,6 +43,8 @@ Phone = Annotated[Text, AfterValidator(as_in(DETAILS["phone"])), Field(examples=
 
 
 def _check_key(key: str) -> str:
+    """The key as it comes in a header: around that HTTP allows blanks, and servers drop them."""
+    key = key.strip(" \t")
     if not KEY.fullmatch(key):
         raise ValueError("An Idempotency-Key has 16 to 200 printable ASCII characters")
     return key
@@ -200,8 +202,11 @@ def booking_by_key(request: HttpRequest, key: str) -> Booking:
     Percent-encode the key. It is found by whoever sent it: that user, or any guest.
     """
     user = request.user if request.user.is_authenticated else None
-    made = Booking.objects.filter(user=user, idempotency_key=key)
-    found = made.with_state().with_seats().first() if KEY.fullmatch(key) else None
+    try:
+        made = Booking.objects.filter(user=user, idempotency_key=_check_key(key))
+    except ValueError:
+        made = Booking.objects.none()
+    found = made.with_state().with_seats().first()
     if found is None:
         raise Http404("No booking was made with this key.")
     return found
