@@ -50,6 +50,8 @@ Phone = Annotated[Text, AfterValidator(as_in(DETAILS["phone"])), Field(examples=
 
 
 def _check_key(key: str) -> str:
+    """The key as it comes in a header: around that HTTP allows blanks, and servers drop them."""
+    key = key.strip(" \t")
     if not KEY.fullmatch(key):
         raise ValueError("An Idempotency-Key has 16 to 200 printable ASCII characters")
     return key
@@ -179,7 +181,7 @@ class BookingPages(Pages):
     ),
 )
 def hold(request: HttpRequest, wish: BookingIn, key: IdempotencyKey | None = KEY_HEADER) -> Status:
-    """Holds seats for two minutes (`expires_at`), for whoever is logged in, or a guest."""
+    """Holds seats until `expires_at`, for whoever is logged in, or a guest."""
     slot = _find_slot(wish.slot)
     consume(request, "hold", HELD_TOO_OFTEN)
     with _naming_field(wish):
@@ -226,8 +228,11 @@ def booking_by_key(request: HttpRequest, key: str) -> Booking:
     Percent-encode the key. It is found by whoever sent it: that user, or any guest.
     """
     user = request.user if request.user.is_authenticated else None
-    made = Booking.objects.filter(user=user, idempotency_key=key)
-    found = made.with_state().with_seats().first() if KEY.fullmatch(key) else None
+    try:
+        made = Booking.objects.filter(user=user, idempotency_key=_check_key(key))
+    except ValueError:
+        made = Booking.objects.none()
+    found = made.with_state().with_seats().first()
     if found is None:
         raise Http404("No booking was made with this key.")
     return found
@@ -277,7 +282,7 @@ def _count_mail(request: HttpRequest, email: str) -> None:
     openapi_extra=refuses("hold_expired", "wrong_state", "slot_closed"),
 )
 def extend(request: HttpRequest, booking_id: uuid.UUID) -> Booking:
-    """Holds the seats for two minutes from now, up to the most there is: see `expires_at`."""
+    """Holds the seats as long again from now on, up to the most there is: see `expires_at`."""
     return _shown(lifecycle.extend(load_booking(request, booking_id, to="confirm")))
 
 

@@ -54,9 +54,8 @@ class BookingQuerySet(models.QuerySet["Booking"]):
         return self.filter(status=state)
 
     def with_seats(self) -> "BookingQuerySet":
-        """Adds `booked_seats`, `[{"id": 1, "label": "A1"}]`: by their labels, those it had as well.
-
-        A look into an index for each booking and label, however large the halls are.
+        """Adds `booked_seats`, `[{"id": 1, "label": "A1"}]`: found by their labels, so also of what
+        is over. One look into an index for each seat, however large the hall.
         """
         is_labelled = Func(
             F("label"),

@@ -75,6 +75,15 @@ def test_any_seats_are_held_by_quantity(client: Client) -> None:
     assert set(Seat.objects.values_list("booking", flat=True)) == {Booking.objects.get().pk}
 
 
+def test_hold_ignores_what_is_not_for_the_client_to_say(client: Client, hall: Slot) -> None:
+    user = UserFactory()
+    strange = {"id": str(user.pk), "status": "CONFIRMED", "user": user.pk, "session_key": "x"}
+    booking = held(client, hall, **strange, expires_at="2999-01-01T00:00:00Z", is_staff=True)
+    row = Booking.objects.get(pk=booking["id"])
+    assert (row.status, row.user, row.session_key) == ("PENDING", None, "")
+    assert row.expires_at < timezone.now() + timedelta(seconds=settings.HOLD_SECONDS)
+
+
 TOO_MANY = "At most 10 seats can be booked at once."
 NONE = "Choose at least one seat."
 ONE_OF_TWO = "Give seat_ids or quantity: one of the two."
@@ -353,7 +362,14 @@ def test_refusal_does_not_consume_the_key(client: Client, hall: Slot) -> None:
 
 @pytest.mark.parametrize(
     "key",
-    ["k" * 16, "k" * 200, "a key with spaces", "../../../../etc/passwd", "a//b/c?d=e&f#g%2F+~"],
+    [
+        "k" * 16,
+        "k" * 200,
+        "a key with spaces",
+        "../../../../etc/passwd",
+        "a//b/c?d=e&f#g%2F+~",
+        "\t blanks around it ",
+    ],
 )
 def test_keys_are_any_printable_ascii(key: str, client: Client, hall: Slot) -> None:
     """Found again by their percent-encoded form, the way that programs build addresses."""
@@ -362,7 +378,7 @@ def test_keys_are_any_printable_ascii(key: str, client: Client, hall: Slot) -> N
 
 
 @pytest.mark.parametrize(
-    "key", ["k" * 15, "k" * 201, "k" * 15 + "é", "k" * 16 + "\t", "k" * 16 + "\x7f"]
+    "key", ["k" * 15, "k" * 201, "k" * 15 + "é", "k" * 16 + "\tk", "k" * 16 + "\x7f"]
 )
 def test_other_keys_are_refused(key: str, client: Client, hall: Slot) -> None:
     answer = post(client, "bookings", {"slot": hall.pk, "quantity": 1}, key=key)
