@@ -39,7 +39,7 @@ urlpatterns = [
     path("accounts/", include("accounts.urls")),
     path("admin/", admin.site.urls),
     path("api/v1/", api.urls),
-    re_path("^api(?:/|$)", problems.nothing_here, name="api_nothing_here"),
+    re_path(r"^api\b", problems.nothing_here, name="api_nothing_here"),
     path("favicon.ico", site.favicon, name="favicon"),
 ]
 handler429 = "accounts.views.too_many_requests"  # asked for by allauth
