@@ -93,9 +93,9 @@ class TooMany(Exception):
         self.retry_after = retry_after
 
 
-def consume(request: HttpRequest, action: str, detail: str) -> None:
+def consume(request: HttpRequest, action: str, detail: str, *, key: str | None = None) -> None:
     """Counts one towards that limit of ACCOUNT_RATE_LIMITS. Raises TooMany when it is reached."""
-    if not ratelimit.consume(request, app="allauth.account", action=action):
+    if not ratelimit.consume(request, app="allauth.account", action=action, key=key):
         raise too_many(action, detail)
 
 

@@ -359,7 +359,9 @@ def test_postman_collection_is_current() -> None:
 
 
 @pytest.mark.django_db
-def test_postman_collection_runs_from_top_to_bottom(client: Client) -> None:
+def test_postman_collection_runs_from_top_to_bottom_as_the_document_says(
+    client: Client, document: dict[str, Any], operations: dict[str, dict[str, Any]]
+) -> None:
     """Of its scripts those lines are understood that there are: one of any other kind fails."""
     SlotFactory(places=5)
     AppointmentFactory()
@@ -367,6 +369,7 @@ def test_postman_collection_runs_from_top_to_bottom(client: Client) -> None:
     collection = json.loads(postman.PATH.read_text())
     variables = {one["key"]: one["value"] for one in collection["variable"]}
     variables |= {"staff_password": PASSWORD, "base_url": ""}
+    named = {operation["summary"]: operation for operation in operations.values()}
     sent = []
 
     def fill_in(text: str) -> str:
@@ -393,6 +396,9 @@ def test_postman_collection_runs_from_top_to_bottom(client: Client) -> None:
                 headers=headers,
             )
             sent.append(item["name"])
+            answers = named.get(item["name"], operations["token"])["responses"]
+            content = answers[str(answer.status_code)]["content"]["application/json"]
+            check(document, content["schema"], answer.json())
             for line in scripts["test"]:
                 if wanted := re.search(r"pm\.expect\((\[[\d, ]+\])\)\.to\.include", line):
                     said = (item["name"], answer.content)
