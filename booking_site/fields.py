@@ -57,7 +57,8 @@ def as_in(field: forms.Field) -> Callable[[str | None], str]:
     return clean
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
+    """The text, if PostgreSQL can keep it. Raises ValueError."""
     if "\x00" in text:
         raise ValueError("It contains the character NUL, which no text has")
     try:
@@ -79,7 +80,7 @@ Moment = Annotated[
     AfterValidator(_within_years),
     Field(examples=["2027-03-28T19:30:00+02:00"]),
 ]
-Text = Annotated[str, AfterValidator(_storable)]
+Text = Annotated[str, AfterValidator(storable)]
 
 
 class Pages(LimitOffsetPagination):

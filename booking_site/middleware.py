@@ -24,9 +24,7 @@ logger = logging.getLogger("holdfast.database")
 request_logger = logging.getLogger("holdfast.request")
 
 RETRY_AFTER = 3  # seconds
-SILENCE = (
-    20  # seconds in which a client sends nothing of its request, or takes nothing of an answer
-)
+SILENCE = 20  # seconds of a client that sends nothing of its request, or takes no answer
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 REQUEST_ID = re.compile(r"[0-9A-Fa-f-]{32,36}")
 
@@ -108,7 +106,7 @@ class WholeRequestMiddleware:
             client.settimeout(SILENCE)
         try:
             request.body  # noqa: B018  (read once, kept)
-        except RequestDataTooBig:
+        except (RequestDataTooBig, ValueError):  # of a Content-Length that is no number
             pass
         except UnreadablePostError:
             return HttpResponseBadRequest()  # which nobody reads

@@ -9,14 +9,15 @@ from typing import Annotated, Any, Literal
 
 from django.conf import settings
 from django.db.models import QuerySet
-from django.http import Http404, HttpRequest
+from django.http import Http404, HttpRequest, HttpResponse
+from django.urls import reverse
 from ninja import Field, Header, Query, Router, Schema, Status
 from ninja.errors import ValidationError
 from ninja.pagination import paginate
 from pydantic import AfterValidator, WithJsonSchema, model_validator
 
 from accounts import tokens
-from booking_site.fields import Id, IdInUrl, Pages, Text, as_in
+from booking_site.fields import Id, IdInUrl, Pages, Text, as_in, storable
 from booking_site.openapi import refuses
 from booking_site.problems import consume
 from bookings import browser, lifecycle
@@ -46,6 +47,8 @@ Name = Annotated[Text, AfterValidator(as_in(DETAILS["name"])), Field(examples=["
 Email = Annotated[
     Text, AfterValidator(as_in(DETAILS["email"])), Field(examples=["ada@example.org"])
 ]
+Reason = Annotated[str, Field(max_length=500), AfterValidator(storable)]
+Wanted = Annotated[str, Field(max_length=200), AfterValidator(storable)]
 Phone = Annotated[Text, AfterValidator(as_in(DETAILS["phone"])), Field(examples=["+49 30 1234"])]
 
 
@@ -118,7 +121,7 @@ class DetailsIn(Schema):
 
 
 class CancelIn(Schema):
-    reason: Text | None = Field(None, max_length=500, examples=["I am ill"])
+    reason: Reason | None = Field(None, examples=["I am ill"])
 
 
 class BookedSeatOut(Schema):
@@ -180,7 +183,12 @@ class BookingPages(Pages):
         *("wrong_state", "too_many"),
     ),
 )
-def hold(request: HttpRequest, wish: BookingIn, key: IdempotencyKey | None = KEY_HEADER) -> Status:
+def hold(
+    request: HttpRequest,
+    wish: BookingIn,
+    response: HttpResponse,
+    key: IdempotencyKey | None = KEY_HEADER,
+) -> Status:
     """Holds seats until `expires_at`, for whoever is logged in, or a guest."""
     slot = _find_slot(wish.slot)
     consume(request, "hold", HELD_TOO_OFTEN)
@@ -194,7 +202,10 @@ def hold(request: HttpRequest, wish: BookingIn, key: IdempotencyKey | None = KEY
             email=wish.email or "",
             phone=wish.phone or "",
         )
-    return Status(201 if booking.is_new else 200, _shown(booking))
+    if not booking.is_new:
+        return Status(200, _shown(booking))
+    response["Location"] = reverse("api:booking", args=[booking.pk])
+    return Status(201, _shown(booking))
 
 
 @router.get("bookings", auth=tokens.USER, response=list[BookingOut], summary="My bookings")
@@ -365,7 +376,7 @@ def _shown(booking: Booking) -> Booking:
 class BookingFilters(Schema):
     status: Literal["PENDING", "CONFIRMED", "FAILED", "CANCELLED"] | None = None
     slot: IdInUrl | None = None
-    q: Text = Field("", max_length=200, description="A reference, e-mail address, name, …")
+    q: Wanted = Field("", description="A reference, e-mail address, name, …")
 
 
 @office.get(

@@ -10,7 +10,6 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.urls import reverse
-from django.utils import timezone
 from ninja import Field, Query, Router, Schema, Status
 from ninja.pagination import paginate
 from pydantic import AfterValidator, ValidationInfo, field_validator
@@ -232,14 +231,8 @@ class DoctorIn(Schema):
     time_zone: TimeZone | None = None
 
 
-def _check_future(moment: datetime) -> datetime:
-    if moment <= timezone.now():
-        raise ValueError("This is in the past, so nobody could book it")
-    return moment
-
-
 class TimesIn(Schema):
-    starts_at: Annotated[Moment, AfterValidator(_check_future)]
+    starts_at: Moment
     ends_at: Moment = Field(examples=["2027-03-28T20:00:00+02:00"])
 
     @field_validator("ends_at")
