@@ -12,4 +12,5 @@ from booking_site.tests import chromium
 
 if not chromium.find() and not chromium.install():
     sys.exit(f"holdfast: {chromium.MISSING}")
-sys.exit(pytest.main(["-n", "2", "--dist", "loadfile", *sys.argv[1:]]))
+options = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
+sys.exit(pytest.main([*options, "-p", "booking_site.tests.order", *sys.argv[1:]]))

@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from playwright.sync_api import Browser, BrowserContext, sync_playwright
 from booking_site.embedded_postgres.server import Server
 from booking_site.tests import chromium
 from booking_site.tests.database import quick_database  # noqa: F401
-from booking_site.tests.live_site import LiveSite, live_site
+from booking_site.tests.live_site import BASE_DIR, LiveSite, live_site
 from booking_site.tests.mails import mails_are_queued  # noqa: F401
 
 IS_ROOT = os.geteuid() == 0
@@ -93,6 +94,30 @@ def initialised() -> Iterator[Path]:
 def server(empty: Server, initialised: Path) -> Server:
     """A server that ran before and is stopped."""
     subprocess.run(["cp", "-a", initialised, empty.data_dir], check=True)
+    return empty
+
+
+@pytest.fixture(scope="session")
+def migrated() -> Iterator[Path]:
+    """The data folder of a server that has the site's tables, to be copied."""
+    with reachable_folder() as path:
+        server = Server(path / "data")
+        subprocess.run(
+            [sys.executable, "manage.py", "migrate", "--verbosity=0"],
+            cwd=BASE_DIR,
+            env=os.environ
+            | {"DATABASE_URL": "", "DATA_DIR": str(server.data_dir)}
+            | {"DJANGO_SETTINGS_MODULE": "booking_site.settings"},
+            check=True,
+        )
+        server.stop_if_unused()
+        yield server.data_dir
+
+
+@pytest.fixture
+def migrated_server(empty: Server, migrated: Path) -> Server:
+    """A server that has the site's tables and is stopped."""
+    subprocess.run(["cp", "-a", migrated, empty.data_dir], check=True)
     return empty
 
 

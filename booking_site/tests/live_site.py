@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import IO
 from urllib.parse import quote, urlencode
@@ -66,6 +67,17 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+@cache
+def collect_static(data_dir: str) -> None:
+    """Once for each folder: they do not change while the tests run."""
+    subprocess.run(
+        [sys.executable, "manage.py", "collectstatic", "--verbosity=0", "--no-input"],
+        cwd=BASE_DIR,
+        env=site_environment(DATA_DIR=data_dir),
+        check=True,
+    )
+
+
 @contextmanager
 def live_site(*, log: IO[str] | None = None, **variables: str) -> Iterator[LiveSite]:
     """gunicorn with the site's own configuration, ended with all its workers afterwards.
@@ -74,12 +86,7 @@ def live_site(*, log: IO[str] | None = None, **variables: str) -> Iterator[LiveS
     """
     port = free_port()
     environment = site_environment(PORT=str(port), HOST="127.0.0.1", **variables)
-    subprocess.run(
-        [sys.executable, "manage.py", "collectstatic", "--verbosity=0", "--no-input"],
-        cwd=BASE_DIR,
-        env=environment,
-        check=True,
-    )
+    collect_static(environment["DATA_DIR"])
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "gunicorn"),

@@ -13,6 +13,7 @@
 Needs `django_db(transaction=True)`: every competitor has a connection of its own.
 """
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -175,6 +176,7 @@ def kill_before(competitor: Competitor, statement: str, *, nth: int = 1) -> bool
         os.kill(os.getpid(), signal.SIGKILL)
 
     def run(sender: Any) -> None:
+        gc.disable()
         connection.ensure_connection()
         sender.send(connection.connection.info.backend_pid)
         with _watch(die, before=statement, nth=nth):
@@ -261,6 +263,7 @@ def _run_processes(shares: list[list[tuple[int, Competitor]]]) -> list[Finish]:
     barrier = context.Barrier(sum(len(share) for share in shares))
 
     def compete(share: list[tuple[int, Competitor]], sender: Any) -> None:
+        gc.disable()
         finishes = _run_threads(share, barrier)
         sender.send([(number, pid, _portable(result)) for number, pid, result in finishes])
 

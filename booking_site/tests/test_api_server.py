@@ -11,9 +11,6 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-from allauth.core.internal import ratelimit
-from django.contrib.auth.models import AnonymousUser
-from django.core.cache import cache
 from django.core.handlers.wsgi import WSGIRequest
 from django.test import RequestFactory
 from django.utils import timezone
@@ -23,7 +20,6 @@ from booking_site.tests.crowd import ask, connect, crowd, require_api_answer, ta
 from booking_site.tests.factories import SlotFactory
 from booking_site.tests.live_site import LiveSite, live_site
 from booking_site.tests.races import ROUNDS, assert_sound, lapse
-from bookings.access import is_mailed_too_often
 from bookings.models import Booking
 from slots.models import Seat, Slot
 
@@ -294,14 +290,3 @@ def test_client_who_falls_silent_is_given_up(
         environ = rf.post("/api/v1/bookings").environ
         environ |= {"gunicorn.socket": ours, "wsgi.input": sent, "CONTENT_LENGTH": "40"}
         assert whole(WSGIRequest(environ)).status_code == 400
-
-
-def test_count_that_a_killed_process_has_locked_refuses_nobody(rf: RequestFactory) -> None:
-    [rate] = ratelimit.get_rates(app="allauth.account", action="mail_booking")
-    request = rf.post("/")
-    request.user = AnonymousUser()
-    kind = {"app": "allauth.account", "action": "mail_booking", "key": "ada@example.org"}
-    lock = f"{ratelimit.get_cache_key(request, rate=rate, **kind)}:lock"
-    assert cache.add(lock, True, timeout=ratelimit.CACHE_LOCK_TIMEOUT)
-    assert not is_mailed_too_often(request, "ada@example.org")
-    assert cache.add(lock, True)  # let go again

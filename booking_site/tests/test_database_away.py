@@ -22,11 +22,14 @@ WHO = {"email": "ada@example.org", "password": "correct horse battery staple"}
 DETAILS = {"name": "Ada Lovelace", "email": "ada@example.org"}
 KEY = "0123456789abcdef"
 MAKE_SLOT = """
-from django.core.management import call_command
-call_command("migrate", verbosity=0)
 from booking_site.tests.factories import SlotFactory
 print(SlotFactory(places=1000).pk)
 """
+
+
+@pytest.fixture
+def server(migrated_server: Server) -> Server:
+    return migrated_server
 
 
 @pytest.fixture

@@ -144,12 +144,12 @@ def manage(environment: dict[str, str], *arguments: str) -> str:
 
 @pytest.mark.parametrize("seed", [int(os.environ.get("KILL_SEED", "1"))])
 def test_kills_at_random_moments_lose_no_confirmed_booking(
-    server: Server, django_db_blocker: object, seed: int
+    migrated_server: Server, django_db_blocker: object, seed: int
 ) -> None:
     chance = random.Random(seed)
+    server = migrated_server
     server.ensure_running()
     environment = {"DATABASE_URL": "", "DATA_DIR": str(server.data_dir)}
-    manage(environment, "migrate", "--verbosity=0")
     make_slot = "from booking_site.tests.factories import SlotFactory as S;"
     make_slot += "print(S(places=30000).pk)"
     slot_id = int(manage(environment, "shell", "-v0", "-c", make_slot))

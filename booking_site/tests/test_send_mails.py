@@ -452,14 +452,14 @@ def test_loop_survives_losing_the_database_while_it_sends(
     server: MailServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue("ada", "bob", "cyd")
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        [the_loops] = cursor.fetchone()
 
     def cut_off(address: str) -> None:
         if server.accepted == addresses("ada", "bob"):
             with connection.cursor() as cursor:  # this thread's own
-                cursor.execute(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-                )
+                cursor.execute("SELECT pg_terminate_backend(%s)", [the_loops])
             connection.close()
 
     server.before_yes = cut_off
