@@ -386,7 +386,7 @@ def test_lifecycle_random_operations(settings: LazySettings) -> None:
     run_state_machine_as_test(
         BookingMachine,
         settings=hypothesis_settings(
-            max_examples=40 * ROUNDS,
+            max_examples=25 * ROUNDS,
             stateful_step_count=40,
             deadline=None,
             derandomize=ROUNDS == 1,
