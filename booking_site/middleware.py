@@ -90,12 +90,23 @@ class RequestLogMiddleware:
         return "static" if request.path_info.startswith(settings.STATIC_URL) else "none"
 
 
+class BrokeOff(HttpResponseBadRequest):
+    """To a body that ended before its Content-Length. Few can still read it."""
+
+    detail = "The request broke off before its end, and nothing was done. Send it again."
+
+    def __init__(self) -> None:
+        super().__init__(self.detail, content_type="text/plain")
+
+
 class WholeRequestMiddleware:
     """Reads a request to its end before anything of it asks the database.
 
     A few connections serve a whole process: clients who send half a request, by malice or in a
     tunnel, must not keep one each while the other half is waited for. (wsgi.py has the same for
-    those who are slow to read.) What is too large to be kept in memory is read by its view.
+    those who are slow to read.) And half a request may make sense, another one than was meant:
+    the server and Django would take it for the whole. What is too large to be kept in memory is
+    read by its view.
     """
 
     def __init__(self, get_response: GetResponse) -> None:
@@ -105,12 +116,12 @@ class WholeRequestMiddleware:
         if client := request.META.get("gunicorn.socket"):
             client.settimeout(SILENCE)
         try:
-            request.body  # noqa: B018  (read once, kept)
+            is_whole = len(request.body) >= int(request.META.get("CONTENT_LENGTH") or 0)
         except (RequestDataTooBig, ValueError):  # of a Content-Length that is no number
-            pass
+            is_whole = True
         except UnreadablePostError:
-            return HttpResponseBadRequest()  # which nobody reads
-        return self.get_response(request)
+            is_whole = False
+        return self.get_response(request) if is_whole else BrokeOff()
 
 
 class DatabaseAwayMiddleware:

@@ -16,7 +16,7 @@ from ninja import Field, NinjaAPI, Schema
 from ninja.errors import HttpError, ValidationError
 
 from booking_site.fields import HALF_A_CHARACTER, NO_MOMENT
-from booking_site.middleware import RETRY_AFTER, GetResponse
+from booking_site.middleware import RETRY_AFTER, BrokeOff, GetResponse
 from bookings.errors import BookingError, InvalidRequest, SeatsTaken, SlotBusy
 from slots.inventory import InventoryError, Overlap
 
@@ -266,6 +266,8 @@ class ApiMiddleware:
             response["Allow"] = ", ".join(sorted(allowed | {"HEAD"}))
 
     def _why(self, request: HttpRequest, response: HttpResponse) -> str:
+        if isinstance(response, BrokeOff):
+            return BrokeOff.detail
         if response.status_code == 500:
             return f"{DETAILS[500]} Its number is {get_guid()}."
         if response.status_code == 400 and not _has_known_host(request):
