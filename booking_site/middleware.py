@@ -31,22 +31,29 @@ REQUEST_ID = re.compile(r"[0-9A-Fa-f-]{32,36}")
 GetResponse = Callable[[HttpRequest], HttpResponse]
 
 
+def is_for_api(request: HttpRequest) -> bool:
+    return f"{request.path_info}/".startswith("/api/")
+
+
 class HealthMiddleware:
     """Answers /health, /health/live and /health/ready before anything else looks at the request.
 
-    They are asked from inside, in plain HTTP and under whatever name or address this machine has
-    there: neither ALLOWED_HOSTS nor the redirect to https is for them, and nobody wants a line in
-    the log every few seconds.
+    Also those of /api/v1/, whose errors are problems. They are asked from inside, in plain HTTP and
+    under whatever name or address this machine has there: neither ALLOWED_HOSTS nor the redirect to
+    https is for them, and nobody wants a line in the log every few seconds.
     """
 
     def __init__(self, get_response: GetResponse) -> None:
-        from booking_site import views  # which needs what is below
+        from booking_site import problems, views  # which need what is below
 
         self.get_response = get_response
         self.views = {
             "/health": views.health_ready,
             "/health/live": views.health_live,
             "/health/ready": views.health_ready,
+        }
+        self.views |= {
+            f"/api/v1{path}": problems.ApiMiddleware(view) for path, view in self.views.items()
         }
 
     def __call__(self, request: HttpRequest) -> HttpResponse:

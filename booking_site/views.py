@@ -14,7 +14,8 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from booking_site.database import forget_lost_connections
-from booking_site.middleware import RETRY_AFTER, answer_unavailable, render_error
+from booking_site.middleware import RETRY_AFTER, answer_unavailable, is_for_api, render_error
+from booking_site.problems import problem
 
 
 @never_cache
@@ -43,9 +44,10 @@ def health_ready(request: HttpRequest) -> JsonResponse:
         pass
     except Error:
         forget_lost_connections()
-        return _not_ready(database="away")
+        return _not_ready(request, "The database is away.", database="away")
     if not _has_migrations:
-        return _not_ready(database="ok", migrations="pending")
+        why = "Migrations are pending: “manage.py migrate” has not run yet."
+        return _not_ready(request, why, database="ok", migrations="pending")
     return JsonResponse({"status": "ok", "database": "ok"})
 
 
@@ -57,7 +59,9 @@ def _wanted_migrations() -> set[tuple[str, str]]:
     return set(MigrationLoader(None).graph.leaf_nodes())
 
 
-def _not_ready(**why: str) -> JsonResponse:
+def _not_ready(request: HttpRequest, detail: str, **why: str) -> JsonResponse:
+    if is_for_api(request):
+        return problem(503, detail, more=why)
     answer = JsonResponse({"status": "unavailable"} | why, status=503)
     answer["Retry-After"] = str(RETRY_AFTER)
     return answer

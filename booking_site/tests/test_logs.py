@@ -228,6 +228,7 @@ def test_health_and_static_files_are_not_logged(logged_site: LoggedSite) -> None
     before = len(logged_site.lines())
     assert logged_site.ask("/health")[0] == 200
     assert logged_site.ask("/health/live")[0] == 200
+    assert logged_site.ask("/api/v1/health")[0] == 200
     assert logged_site.ask("/static/nothing.css")[0] == 404
     assert logged_site.ask("/")[0] == 200
     assert [line["route"] for line in logged_site.lines()[before:]] == ["home"]
