@@ -141,7 +141,7 @@ class DatabaseAwayMiddleware:
         return self.get_response(request)
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
-        return answer_unavailable(error)
+        return answer_unavailable(request, error)
 
 
 class PrivatePagesMiddleware:
@@ -160,22 +160,25 @@ class PrivatePagesMiddleware:
         return response
 
 
-def answer_unavailable(error: BaseException | None) -> HttpResponse | None:
+def answer_unavailable(request: HttpRequest, error: BaseException | None) -> HttpResponse | None:
     """503 in the site's look if the error is one of a busy or absent database, else None."""
     if isinstance(error, OperationalError | InterfaceError):
         logger.warning("database: %s", str(error).strip().partition("\n")[0])
         forget_lost_connections()
     elif not isinstance(error, SlotBusy):
         return None
-    response = render_error("503.html", status=503)
+    response = render_error(request, "503.html", status=503)
     response["Retry-After"] = str(RETRY_AFTER)
     response["Cache-Control"] = "no-store"
     return response
 
 
-def render_error(template: str, *, status: int) -> HttpResponse:
-    """A page that says what went wrong, with the number under which the log tells more.
+def render_error(request: HttpRequest, template: str, *, status: int) -> HttpResponse:
+    """A page that says what went wrong, with the number under which the log tells more; for the API
+    nothing, of which `ApiMiddleware` makes a problem.
 
-    Without the request: whoever is signed in cannot be looked up now.
+    The page is made without the request: whoever is signed in cannot be looked up now.
     """
+    if is_for_api(request):
+        return HttpResponse(status=status)
     return HttpResponse(render_to_string(template, {"request_id": get_guid()}), status=status)
