@@ -292,6 +292,11 @@ def test_client_who_falls_silent_is_given_up(
         assert whole(WSGIRequest(environ)).status_code == 400
 
 
+def test_body_far_too_large_is_read_to_its_end_and_told_so(site: LiveSite) -> None:
+    [answer] = crowd(site, ask("POST", "/api/v1/bookings", {"name": "x" * 8_000_000}))
+    assert tally([answer]) == {(413, "too_large"): 1}
+
+
 @pytest.mark.parametrize("kind", ["application/json", "application/x-www-form-urlencoded"])
 def test_request_that_broke_off_is_not_acted_on(site: LiveSite, kind: str) -> None:
     """What came of it makes sense: JSON that blanks could follow, and a form of a page."""
