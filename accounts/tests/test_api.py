@@ -39,8 +39,8 @@ pytestmark = pytest.mark.django_db
 BASE = "/api/v1/"
 REGISTER, TOKEN, REFRESH = "auth/register", "auth/token", "auth/token/refresh"
 MISMATCH = (
-    "This e-mail address and password do not belong together. Try again, log in with a code, or "
-    "set a new password."
+    "This e-mail address and password do not belong together. Try again. On the site you can log "
+    "in with a code, or set a new password."
 )
 NOT_AN_ADDRESS = "This is not an e-mail address; it should look like name@example.org."
 
