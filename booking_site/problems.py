@@ -16,7 +16,7 @@ from ninja import Field, NinjaAPI, Schema
 from ninja.errors import HttpError, ValidationError
 
 from booking_site.fields import HALF_A_CHARACTER, NO_MOMENT
-from booking_site.middleware import RETRY_AFTER, GetResponse
+from booking_site.middleware import RETRY_AFTER, BrokeOff, GetResponse, is_for_api
 from bookings.errors import BookingError, InvalidRequest, SeatsTaken, SlotBusy
 from slots.inventory import InventoryError, Overlap
 
@@ -113,14 +113,19 @@ def problem(
     errors: Mapping[str, Sequence[str]] | None = None,
     seats: Sequence[str] | None = None,
     retry_after: float | None = None,
+    more: Mapping[str, str] | None = None,
 ) -> JsonResponse:
-    """The answer with that status. 503 always has a Retry-After (seconds), others if given."""
+    """The answer with that status, and `more` members of its own.
+
+    503 always has a Retry-After (seconds), others if given.
+    """
     document = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
         "status": status,
         "detail": detail or DETAILS.get(status, ""),
         "code": code or CODES.get(status, "invalid"),
+        **(more or {}),
     }
     if errors:
         document["errors"] = errors
@@ -229,7 +234,7 @@ class ApiMiddleware:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        if not f"{request.path_info}/".startswith("/api/"):
+        if not is_for_api(request):
             return self.get_response(request)
         request.csrf_processing_done = True  # accounts.tokens does it, for whoever has a session
         request.POST = QueryDict()  # which it would look for in the body
@@ -266,6 +271,8 @@ class ApiMiddleware:
             response["Allow"] = ", ".join(sorted(allowed | {"HEAD"}))
 
     def _why(self, request: HttpRequest, response: HttpResponse) -> str:
+        if isinstance(response, BrokeOff):
+            return BrokeOff.detail
         if response.status_code == 500:
             return f"{DETAILS[500]} Its number is {get_guid()}."
         if response.status_code == 400 and not _has_known_host(request):
