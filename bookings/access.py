@@ -2,10 +2,10 @@
 
 import uuid
 
-from allauth.core import ratelimit
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest
 
+from booking_site.problems import consume
 from bookings import browser
 from bookings.models import Booking
 
@@ -56,26 +56,19 @@ def is_staff_of_others(request: HttpRequest, booking: Booking) -> bool:
     return is_staff_who_may(request, "cancel") and not _is_own(request, booking)
 
 
-def is_mailed_too_often(request: HttpRequest, email: str) -> bool:
-    """Whether that address gets no more mails on the word of others. Counts this one."""
-    if not is_mail_limited(request, email):
-        return False
-    return not ratelimit.consume(request, action="mail_booking", key=email.lower())
+def count_mail(request: HttpRequest, email: str) -> None:
+    """Counts a mail to that address. Raises TooMany if it gets no more on the word of others.
 
-
-def is_mail_limited(request: HttpRequest, email: str) -> bool:
-    """Whether mails to that address are counted: they may not be its owner who book.
-
-    They are not for staff, and for the user's own, confirmed address.
+    Those of staff are not counted, nor those to the user's own, confirmed address.
     """
-    user = request.user
+    user, email = request.user, email.lower()
     if user.is_staff:
-        return False
-    if not user.is_authenticated:
-        return True
-    return not user.emailaddress_set.filter(email=email.lower(), verified=True).exists()
+        return
+    if user.is_authenticated and user.emailaddress_set.filter(email=email, verified=True).exists():
+        return
+    consume(request, "mail_booking", MAILED_TOO_OFTEN, key=email)
 
 
-def is_held_too_often(request: HttpRequest) -> bool:
-    """Whether too many holds come from this network address. Counts this one; off by default."""
-    return not ratelimit.consume(request, action="hold")
+def count_hold(request: HttpRequest) -> None:
+    """Counts a hold of this network address, if a setting says so. Raises TooMany."""
+    consume(request, "hold", HELD_TOO_OFTEN)

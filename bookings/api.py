@@ -19,15 +19,8 @@ from pydantic import AfterValidator, WithJsonSchema, model_validator
 from accounts import tokens
 from booking_site.fields import Id, IdInUrl, Pages, Text, as_in, storable
 from booking_site.openapi import refuses
-from booking_site.problems import consume
 from bookings import browser, lifecycle
-from bookings.access import (
-    HELD_TOO_OFTEN,
-    MAILED_TOO_OFTEN,
-    is_mail_limited,
-    is_staff_of_others,
-    load_booking,
-)
+from bookings.access import count_hold, count_mail, is_staff_of_others, load_booking
 from bookings.errors import InvalidRequest, SweeperRunning
 from bookings.forms import DetailsForm
 from bookings.models import BOOKING_WAS_REFUSED, Booking
@@ -191,7 +184,7 @@ def hold(
 ) -> Status:
     """Holds seats until `expires_at`, for whoever is logged in, or a guest."""
     slot = _find_slot(wish.slot)
-    consume(request, "hold", HELD_TOO_OFTEN)
+    count_hold(request)
     with _naming_field(wish):
         booking = lifecycle.hold(
             slot,
@@ -264,7 +257,7 @@ def confirm(
     given = details.dict(exclude_none=True) if details else {}
     if booking.state == Booking.Status.PENDING:
         given |= _who_comes(booking, given)
-        _count_mail(request, given["email"])
+        count_mail(request, given["email"])
     return _shown(lifecycle.confirm(booking, **given, actor=browser.holder_of(request)))
 
 
@@ -277,12 +270,6 @@ def _who_comes(booking: Booking, given: dict[str, str]) -> dict[str, str]:
     if missing := [name for name, value in known.items() if not value]:
         raise _invalid({name: DETAILS[name].error_messages["required"] for name in missing})
     return known
-
-
-def _count_mail(request: HttpRequest, email: str) -> None:
-    """Counts a mail to that address, as the pages do. Raises TooMany."""
-    if is_mail_limited(request, email):
-        consume(request, "mail_booking", MAILED_TOO_OFTEN, key=email.lower())
 
 
 @router.post(
@@ -333,7 +320,7 @@ def reschedule(request: HttpRequest, booking_id: uuid.UUID, wish: SeatsIn) -> Bo
     booking = load_booking(request, booking_id, to="cancel")
     slot = _find_slot(wish.slot)
     if booking.state == Booking.Status.CONFIRMED and booking.email:
-        _count_mail(request, booking.email)
+        count_mail(request, booking.email)
     with _naming_field(wish):
         moved = lifecycle.reschedule(
             booking, slot=slot, **wish.wish, actor=browser.holder_of(request)
