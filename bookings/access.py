@@ -3,9 +3,10 @@
 import uuid
 
 from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
 from django.http import Http404, HttpRequest
 
-from booking_site.problems import consume
+from booking_site.problems import TooMany, consume
 from bookings import browser
 from bookings.models import Booking
 
@@ -69,6 +70,20 @@ def count_mail(request: HttpRequest, email: str) -> None:
     consume(request, "mail_booking", MAILED_TOO_OFTEN, key=email)
 
 
-def count_hold(request: HttpRequest) -> None:
-    """Counts a hold of this network address, if a setting says so. Raises TooMany."""
-    consume(request, "hold", HELD_TOO_OFTEN)
+def count_hold(request: HttpRequest, key: str | None = None) -> None:
+    """Counts a hold of this network address, if a setting says so. Raises TooMany, but not to who
+    has the key of a booking: asking again is answered with it, and holds nothing.
+    """
+    try:
+        consume(request, "hold", HELD_TOO_OFTEN)
+    except TooMany:
+        if key is None or not made_with(request, key).exists():
+            raise
+
+
+def made_with(request: HttpRequest, key: str) -> QuerySet[Booking]:
+    """The booking that a request with this Idempotency-Key made, if any: of that user, or any
+    guest.
+    """
+    user = request.user if request.user.is_authenticated else None
+    return Booking.objects.filter(user=user, idempotency_key=key)

@@ -20,7 +20,7 @@ from accounts import tokens
 from booking_site.fields import Id, IdInUrl, Pages, Text, as_in, storable
 from booking_site.openapi import refuses
 from bookings import browser, lifecycle
-from bookings.access import count_hold, count_mail, is_staff_of_others, load_booking
+from bookings.access import count_hold, count_mail, is_staff_of_others, load_booking, made_with
 from bookings.errors import InvalidRequest, SweeperRunning
 from bookings.forms import DetailsForm
 from bookings.models import BOOKING_WAS_REFUSED, Booking
@@ -184,7 +184,7 @@ def hold(
 ) -> Status:
     """Holds seats until `expires_at`, for whoever is logged in, or a guest."""
     slot = _find_slot(wish.slot)
-    count_hold(request)
+    count_hold(request, key)
     with _naming_field(wish):
         booking = lifecycle.hold(
             slot,
@@ -231,9 +231,8 @@ def booking_by_key(request: HttpRequest, key: str) -> Booking:
 
     Percent-encode the key. It is found by whoever sent it: that user, or any guest.
     """
-    user = request.user if request.user.is_authenticated else None
     try:
-        made = Booking.objects.filter(user=user, idempotency_key=_check_key(key))
+        made = made_with(request, _check_key(key))
     except ValueError:
         made = Booking.objects.none()
     found = made.with_state().with_seats().first()

@@ -360,6 +360,29 @@ def test_refusal_does_not_consume_the_key(client: Client, hall: Slot) -> None:
     body_of(post(client, "bookings", body | {"quantity": 2}, key=KEY), 201)
 
 
+@pytest.mark.parametrize("who", ["guest", "user"])
+def test_same_key_is_answered_where_no_more_may_be_held(
+    who: str, hall: Slot, settings: Any
+) -> None:
+    """To ask again holds nothing. Anybody else's key, and another body, gain nothing by it."""
+    settings.ACCOUNT_RATE_LIMITS = settings.ACCOUNT_RATE_LIMITS | {"hold": "1/m/ip"}
+    client, other = client_of(UserFactory() if who == "user" else None), client_of(UserFactory())
+    body = {"slot": hall.pk, "quantity": 1}
+    booking = body_of(post(client, "bookings", body, key=KEY), 201)
+    before = rows()
+    for _ in range(2):
+        assert body_of(post(client, "bookings", body, key=KEY), 200) == booking
+    more = body | {"quantity": 2}
+    assert refusal(post(client, "bookings", more, key=KEY)) == (409, "key_reused")
+    for answer in (
+        post(client, "bookings", body, key="another " + KEY),
+        post(client, "bookings", body),
+        post(other, "bookings", body, key=KEY),
+    ):
+        assert refusal(answer) == (429, "too_many")
+    assert rows() == before
+
+
 @pytest.mark.parametrize(
     "key",
     [
