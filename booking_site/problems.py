@@ -39,7 +39,6 @@ DETAILS = {
     403: "You may not do this.",
     404: "There is nothing here. /api/v1/docs lists what there is.",
     405: "This cannot be done here; the header Allow says what can.",
-    409: "The state of the world says no. Nothing was changed.",
     413: "The body is too large.",
     415: "Send the body as application/json.",
     429: "That was too often. Wait as long as the header Retry-After says.",
