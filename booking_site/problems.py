@@ -104,6 +104,17 @@ def too_many(action: str, detail: str) -> TooMany:
     return TooMany(detail, retry_after=max(rate.duration for rate in rates))
 
 
+def invalid_fields(messages: Mapping[str, Sequence[str]]) -> ValidationError:
+    """400, with those messages for each field of the body: located as ninja does it."""
+    return ValidationError(
+        [
+            {"loc": ("body", "", field), "msg": message}
+            for field, of_field in messages.items()
+            for message in of_field
+        ]
+    )
+
+
 def problem(
     status: int,
     detail: str = "",

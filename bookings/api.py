@@ -12,13 +12,13 @@ from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import reverse
 from ninja import Field, Header, Query, Router, Schema, Status
-from ninja.errors import ValidationError
 from ninja.pagination import paginate
 from pydantic import AfterValidator, WithJsonSchema, model_validator
 
 from accounts import tokens
 from booking_site.fields import Id, IdInUrl, Pages, Text, as_in, storable
 from booking_site.openapi import refuses
+from booking_site.problems import invalid_fields
 from bookings import browser, lifecycle
 from bookings.access import count_hold, count_mail, is_staff_of_others, load_booking, made_with
 from bookings.errors import InvalidRequest, SweeperRunning
@@ -267,7 +267,7 @@ def _who_comes(booking: Booking, given: dict[str, str]) -> dict[str, str]:
         for name in ("name", "email")
     }
     if missing := [name for name, value in known.items() if not value]:
-        raise _invalid({name: DETAILS[name].error_messages["required"] for name in missing})
+        raise invalid_fields({name: [DETAILS[name].error_messages["required"]] for name in missing})
     return known
 
 
@@ -341,14 +341,7 @@ def _naming_field(wish: SeatsIn) -> Iterator[None]:
         yield
     except InvalidRequest as error:
         field = "quantity" if wish.seat_ids is None else "seat_ids"
-        raise _invalid({field: str(error)}) from error
-
-
-def _invalid(messages: dict[str, str]) -> ValidationError:
-    """400, with that message for each field of the body."""
-    return ValidationError(
-        [{"loc": ("body", "", field), "msg": message} for field, message in messages.items()]
-    )
+        raise invalid_fields({field: [str(error)]}) from error
 
 
 def _shown(booking: Booking) -> Booking:
