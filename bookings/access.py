@@ -18,16 +18,19 @@ MAILED_TOO_OFTEN = (
 HELD_TOO_OFTEN = "Very many bookings come from your network address. Wait a minute, then try again."
 
 
-def load_booking(request: HttpRequest, booking_id: uuid.UUID, *, to: str | None = None) -> Booking:
+def load_booking(
+    request: HttpRequest, booking_id: uuid.UUID, *, to: str | None = None, with_seats: bool = False
+) -> Booking:
     """The booking, if this visitor may see it: a user's is for that user, a guest's for whoever
     has its address, and staff who may view bookings see all. To everybody else there is no such
-    booking. One query, and for staff those of their permissions.
+    booking. One query, and for staff those of their permissions; `with_seats` is of the queryset.
 
     What is not their own staff change only if they may do so: `to` confirm or cancel (and who may
     take its seats away may give it others). That goes for a guest's as well, since the office's
     lists are full of addresses. Raises Http404, PermissionDenied.
     """
-    booking = Booking.objects.for_page().with_seats().filter(pk=booking_id).first()
+    bookings = Booking.objects.for_page().filter(pk=booking_id)
+    booking = (bookings.with_seats() if with_seats else bookings).first()
     if booking is None:
         raise Http404("There is no such booking.")
     if _is_own(request, booking):

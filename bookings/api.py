@@ -217,7 +217,7 @@ def bookings(request: HttpRequest) -> QuerySet[Booking]:
 )
 def booking(request: HttpRequest, booking_id: uuid.UUID) -> Booking:
     """As it is this instant: a hold that has lapsed is `FAILED`, `expired`."""
-    return load_booking(request, booking_id)
+    return load_booking(request, booking_id, with_seats=True)
 
 
 @router.get(
