@@ -7,7 +7,7 @@ from allauth.core import ratelimit
 from django import forms
 from django.http import HttpRequest
 from ninja import Field, Router, Schema, Status
-from ninja.errors import AuthenticationError, ValidationError
+from ninja.errors import AuthenticationError
 from pydantic import AfterValidator
 
 from accounts import tokens
@@ -15,7 +15,7 @@ from accounts.adapter import LOCKED
 from accounts.forms import LONGEST_PASSWORD, NOT_AN_ADDRESS, SignupForm
 from booking_site.fields import Text, as_in
 from booking_site.openapi import refuses
-from booking_site.problems import consume, too_many
+from booking_site.problems import consume, invalid_fields, too_many
 
 router = Router(tags=["Accounts"], auth=None)
 
@@ -73,7 +73,9 @@ def register(request: HttpRequest, who: RegisterIn) -> Status:
     consume(request, "signup", CROWDED.format("new accounts"))
     form = SignupForm({"email": who.email, "password1": who.password, "name": who.name})
     if not form.is_valid():
-        raise _invalid(form)
+        raise invalid_fields(
+            {FIELDS.get(field, field): messages for field, messages in form.errors.items()}
+        )
     user, email = form.make_account(request), form.cleaned_data["email"]
     # Counted whether there was an account or not, so that the count does not tell either.
     may_mail = ratelimit.consume(request, action="confirm_email", key=email)
@@ -113,14 +115,3 @@ def refresh(request: HttpRequest, token: RefreshIn) -> dict[str, str]:
     if found is None:
         raise AuthenticationError(message=tokens.NO_TOKEN)
     return found
-
-
-def _invalid(form: SignupForm) -> ValidationError:
-    """The form's messages by the names that the fields have here."""
-    return ValidationError(
-        [
-            {"loc": ("body", "who", FIELDS.get(field, field)), "msg": message}
-            for field, messages in form.errors.items()
-            for message in messages
-        ]
-    )

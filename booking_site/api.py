@@ -37,7 +37,7 @@ class Api(NinjaAPI):
     document: Document | None = None
 
     def create_temporal_response(self, request: HttpRequest) -> HttpResponse:
-        """Called when it is known who asks, and before anything of the request is read.
+        """Called when it is known who asks, and before ninja looks at what is asked.
 
         The body is read here and not in the parser, all of whose errors ninja calls the same.
         """

@@ -41,10 +41,12 @@ def _read_moment(value: Any) -> Any:
     return found[1] + found[2].replace(" ", "+")
 
 
-def _within_years(moment: datetime) -> datetime:
+def _as_kept(moment: datetime) -> datetime:
     if not FIRST_YEAR <= moment.year <= LAST_YEAR:
         raise ValueError(f"Choose a time from {FIRST_YEAR} to {LAST_YEAR}")
-    return moment.astimezone(UTC)
+    moment = moment.astimezone(UTC)
+    # As answers tell it: who sends that back means the same moment.
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
 def as_in(field: forms.Field) -> Callable[[str | None], str]:
@@ -76,7 +78,6 @@ def storable(text: str) -> str:
 
 
 Id = Annotated[int, Field(strict=True, ge=1, le=BIGGEST_ID)]
-Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 # The limits come first: after a validator they would not be told in the OpenAPI document.
 IdInUrl = Annotated[int, Field(ge=1, le=BIGGEST_ID), BeforeValidator(_plain_digits)]
 Limit = Annotated[int, Field(ge=1, le=200), BeforeValidator(_plain_digits)]
@@ -84,7 +85,7 @@ Offset = Annotated[int, Field(ge=0, le=10_000_000), BeforeValidator(_plain_digit
 Moment = Annotated[
     AwareDatetime,
     BeforeValidator(_read_moment),
-    AfterValidator(_within_years),
+    AfterValidator(_as_kept),
     Field(examples=["2027-03-28T19:30:00+02:00"]),
 ]
 Text = Annotated[str, AfterValidator(storable)]

@@ -15,6 +15,7 @@ from django.http.request import UnreadablePostError
 from django.template.loader import render_to_string
 from django.utils.cache import add_never_cache_headers
 from django_guid import get_guid
+from psycopg.errors import IdleInTransactionSessionTimeout
 
 from booking_site.client_address import comes_from_proxy
 from booking_site.database import forget_lost_connections
@@ -174,7 +175,9 @@ class PrivatePagesMiddleware:
 
 def answer_unavailable(request: HttpRequest, error: BaseException | None) -> HttpResponse | None:
     """503 in the site's look if the error is one of a busy or absent database, else None."""
-    if isinstance(error, OperationalError | InterfaceError):
+    # To Django an InternalError; this process had stalled within a transaction.
+    stalled = isinstance(getattr(error, "__cause__", None), IdleInTransactionSessionTimeout)
+    if stalled or isinstance(error, OperationalError | InterfaceError):
         logger.warning("database: %s", str(error).strip().partition("\n")[0])
         forget_lost_connections()
     elif not isinstance(error, SlotBusy):

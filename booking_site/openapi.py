@@ -118,6 +118,7 @@ REFUSALS = {
 }
 _WAIT = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
 HEADERS = {
+    201: {"Location": {"description": "Where it is.", "schema": {"type": "string"}}},
     401: {"WWW-Authenticate": {"description": "`Bearer`.", "schema": {"type": "string"}}},
     405: {"Allow": {"description": "The methods that there are.", "schema": {"type": "string"}}},
     429: _WAIT,
@@ -239,9 +240,11 @@ refusal has changed nothing.
 * Lists are `{{count, items}}`: so many (`limit`, 50 by default, 200 at most) from that one on
   (`offset`); `count` is of all. Only the seats of a slot are a plain list.
 * Unknown fields of a body are ignored. A body has 64 KiB at most.
-* One booking has {settings.MAX_SEATS_PER_BOOKING} seats at most, and one person holds at most
-  {settings.MAX_LIVE_HOLDS} unconfirmed bookings. Registering and logging in are limited by network
-  address and account: 429, with `Retry-After` in seconds.
+* One booking has {settings.MAX_SEATS_PER_BOOKING} seats at most. A user holds at most
+  {settings.MAX_LIVE_HOLDS} unconfirmed bookings, and so does a guest's browser; a guest's program
+  is not known again, so for it there is no such limit. For all of them a site may limit how many
+  holds begin in a minute from one network address. That, like registering, logging in and mails to
+  one address, is refused with 429 and `Retry-After` in seconds.
 * Whoever only looks may see availability as it was a second ago; a hold decides on the truth.
 """.strip()
 
@@ -476,6 +479,8 @@ class Document(OpenAPISchema):
         for status, response in details["responses"].items():
             if status < 300:
                 response["content"]["application/json"]["example"] = answer
+            if status == 201 and details["operationId"] != "register":  # accounts have no address
+                response["headers"] = HEADERS[status]
         for code in self._general_refusals(operation, details):
             status = REFUSALS[code].status
             shared = {"$ref": f"#/components/responses/{code}"}

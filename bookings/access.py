@@ -2,12 +2,13 @@
 
 import uuid
 
-from allauth.core import ratelimit
 from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
 from django.http import Http404, HttpRequest
 from django.urls import register_converter
 from django.urls.converters import UUIDConverter
 
+from booking_site.problems import TooMany, consume
 from bookings import browser
 from bookings.models import Booking
 
@@ -28,16 +29,19 @@ class AnyCase(UUIDConverter):
 register_converter(AnyCase, "any_case_uuid")
 
 
-def load_booking(request: HttpRequest, booking_id: uuid.UUID, *, to: str | None = None) -> Booking:
+def load_booking(
+    request: HttpRequest, booking_id: uuid.UUID, *, to: str | None = None, with_seats: bool = False
+) -> Booking:
     """The booking, if this visitor may see it: a user's is for that user, a guest's for whoever
     has its address, and staff who may view bookings see all. To everybody else there is no such
-    booking. One query, and for staff those of their permissions.
+    booking. One query, and for staff those of their permissions; `with_seats` is of the queryset.
 
     What is not their own staff change only if they may do so: `to` confirm or cancel (and who may
     take its seats away may give it others). That goes for a guest's as well, since the office's
     lists are full of addresses. Raises Http404, PermissionDenied.
     """
-    booking = Booking.objects.for_page().with_seats().filter(pk=booking_id).first()
+    bookings = Booking.objects.for_page().filter(pk=booking_id)
+    booking = (bookings.with_seats() if with_seats else bookings).first()
     if booking is None:
         raise Http404("There is no such booking.")
     if _is_own(request, booking):
@@ -67,26 +71,33 @@ def is_staff_of_others(request: HttpRequest, booking: Booking) -> bool:
     return is_staff_who_may(request, "cancel") and not _is_own(request, booking)
 
 
-def is_mailed_too_often(request: HttpRequest, email: str) -> bool:
-    """Whether that address gets no more mails on the word of others. Counts this one."""
-    if not is_mail_limited(request, email):
-        return False
-    return not ratelimit.consume(request, action="mail_booking", key=email.lower())
+def count_mail(request: HttpRequest, email: str) -> None:
+    """Counts a mail to that address. Raises TooMany if it gets no more on the word of others.
 
-
-def is_mail_limited(request: HttpRequest, email: str) -> bool:
-    """Whether mails to that address are counted: they may not be its owner who book.
-
-    They are not for staff, and for the user's own, confirmed address.
+    Those of staff are not counted, nor those to the user's own, confirmed address.
     """
-    user = request.user
+    user, email = request.user, email.lower()
     if user.is_staff:
-        return False
-    if not user.is_authenticated:
-        return True
-    return not user.emailaddress_set.filter(email=email.lower(), verified=True).exists()
+        return
+    if user.is_authenticated and user.emailaddress_set.filter(email=email, verified=True).exists():
+        return
+    consume(request, "mail_booking", MAILED_TOO_OFTEN, key=email)
 
 
-def is_held_too_often(request: HttpRequest) -> bool:
-    """Whether too many holds come from this network address. Counts this one; off by default."""
-    return not ratelimit.consume(request, action="hold")
+def count_hold(request: HttpRequest, key: str | None = None) -> None:
+    """Counts a hold of this network address, if a setting says so. Raises TooMany, but not to who
+    has the key of a booking: asking again is answered with it, and holds nothing.
+    """
+    try:
+        consume(request, "hold", HELD_TOO_OFTEN)
+    except TooMany:
+        if key is None or not made_with(request, key).exists():
+            raise
+
+
+def made_with(request: HttpRequest, key: str) -> QuerySet[Booking]:
+    """The booking that a request with this Idempotency-Key made, if any: of that user, or any
+    guest.
+    """
+    user = request.user if request.user.is_authenticated else None
+    return Booking.objects.filter(user=user, idempotency_key=key)

@@ -12,22 +12,15 @@ from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import reverse
 from ninja import Field, Header, Query, Router, Schema, Status
-from ninja.errors import ValidationError
 from ninja.pagination import paginate
 from pydantic import AfterValidator, WithJsonSchema, model_validator
 
 from accounts import tokens
 from booking_site.fields import Id, IdInUrl, Pages, Text, as_in, storable
 from booking_site.openapi import refuses
-from booking_site.problems import consume
+from booking_site.problems import invalid_fields
 from bookings import browser, lifecycle
-from bookings.access import (
-    HELD_TOO_OFTEN,
-    MAILED_TOO_OFTEN,
-    is_mail_limited,
-    is_staff_of_others,
-    load_booking,
-)
+from bookings.access import count_hold, count_mail, is_staff_of_others, load_booking, made_with
 from bookings.errors import InvalidRequest, SweeperRunning
 from bookings.forms import DetailsForm
 from bookings.models import BOOKING_WAS_REFUSED, Booking
@@ -191,7 +184,7 @@ def hold(
 ) -> Status:
     """Holds seats until `expires_at`, for whoever is logged in, or a guest."""
     slot = _find_slot(wish.slot)
-    consume(request, "hold", HELD_TOO_OFTEN)
+    count_hold(request, key)
     with _naming_field(wish):
         booking = lifecycle.hold(
             slot,
@@ -224,7 +217,7 @@ def bookings(request: HttpRequest) -> QuerySet[Booking]:
 )
 def booking(request: HttpRequest, booking_id: uuid.UUID) -> Booking:
     """As it is this instant: a hold that has lapsed is `FAILED`, `expired`."""
-    return load_booking(request, booking_id)
+    return load_booking(request, booking_id, with_seats=True)
 
 
 @router.get(
@@ -238,9 +231,8 @@ def booking_by_key(request: HttpRequest, key: str) -> Booking:
 
     Percent-encode the key. It is found by whoever sent it: that user, or any guest.
     """
-    user = request.user if request.user.is_authenticated else None
     try:
-        made = Booking.objects.filter(user=user, idempotency_key=_check_key(key))
+        made = made_with(request, _check_key(key))
     except ValueError:
         made = Booking.objects.none()
     found = made.with_state().with_seats().first()
@@ -264,7 +256,7 @@ def confirm(
     given = details.dict(exclude_none=True) if details else {}
     if booking.state == Booking.Status.PENDING:
         given |= _who_comes(booking, given)
-        _count_mail(request, given["email"])
+        count_mail(request, given["email"])
     return _shown(lifecycle.confirm(booking, **given, actor=browser.holder_of(request)))
 
 
@@ -275,14 +267,8 @@ def _who_comes(booking: Booking, given: dict[str, str]) -> dict[str, str]:
         for name in ("name", "email")
     }
     if missing := [name for name, value in known.items() if not value]:
-        raise _invalid({name: DETAILS[name].error_messages["required"] for name in missing})
+        raise invalid_fields({name: [DETAILS[name].error_messages["required"]] for name in missing})
     return known
-
-
-def _count_mail(request: HttpRequest, email: str) -> None:
-    """Counts a mail to that address, as the pages do. Raises TooMany."""
-    if is_mail_limited(request, email):
-        consume(request, "mail_booking", MAILED_TOO_OFTEN, key=email.lower())
 
 
 @router.post(
@@ -333,7 +319,7 @@ def reschedule(request: HttpRequest, booking_id: uuid.UUID, wish: SeatsIn) -> Bo
     booking = load_booking(request, booking_id, to="cancel")
     slot = _find_slot(wish.slot)
     if booking.state == Booking.Status.CONFIRMED and booking.email:
-        _count_mail(request, booking.email)
+        count_mail(request, booking.email)
     with _naming_field(wish):
         moved = lifecycle.reschedule(
             booking, slot=slot, **wish.wish, actor=browser.holder_of(request)
@@ -355,14 +341,7 @@ def _naming_field(wish: SeatsIn) -> Iterator[None]:
         yield
     except InvalidRequest as error:
         field = "quantity" if wish.seat_ids is None else "seat_ids"
-        raise _invalid({field: str(error)}) from error
-
-
-def _invalid(messages: dict[str, str]) -> ValidationError:
-    """400, with that message for each field of the body."""
-    return ValidationError(
-        [{"loc": ("body", "", field), "msg": message} for field, message in messages.items()]
-    )
+        raise invalid_fields({field: [str(error)]}) from error
 
 
 def _shown(booking: Booking) -> Booking:

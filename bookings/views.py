@@ -16,13 +16,12 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_safe
 from django_htmx.http import HttpResponseClientRedirect
 
+from booking_site.problems import TooMany
 from booking_site.views import require_post
 from bookings import browser, lifecycle
 from bookings.access import (
-    HELD_TOO_OFTEN,
-    MAILED_TOO_OFTEN,
-    is_held_too_often,
-    is_mailed_too_often,
+    count_hold,
+    count_mail,
     is_staff_of_others,
     is_staff_who_may,
     load_booking,
@@ -46,12 +45,11 @@ def hold(request: HttpRequest, slot_id: int) -> HttpResponse:
     try:
         if not form.is_valid():
             raise InvalidRequest(form.sentence)
-        if is_held_too_often(request):
-            raise WrongState(HELD_TOO_OFTEN)
+        count_hold(request)
         booking = _hold_once(slot, form.wish, holder, request.POST.get("key", ""))
     except SlotBusy:
         raise
-    except BookingError as refusal:
+    except (BookingError, TooMany) as refusal:
         return _refuse(request, slot, form, refusal)
     if request.htmx:
         response: HttpResponse = HttpResponseClientRedirect(booking.get_absolute_url())
@@ -80,7 +78,7 @@ def _hold_once(slot: Slot, wish: dict[str, Any], holder: Holder, key: str) -> Bo
 
 
 def _refuse(
-    request: HttpRequest, slot: Slot, form: SeatForm, refusal: BookingError
+    request: HttpRequest, slot: Slot, form: SeatForm, refusal: BookingError | TooMany
 ) -> HttpResponse:
     """The slot's page as it is now, with the sentence; what is still free stays chosen."""
     return render_slot(
@@ -106,9 +104,12 @@ def confirm(request: HttpRequest, booking_id: uuid.UUID) -> HttpResponse:
     form = DetailsForm(request.POST)
     details = form.cleaned_data if form.is_valid() else {}
     is_pending = booking.state == Booking.Status.PENDING
-    if is_pending and details and is_mailed_too_often(request, details["email"]):
-        form.refuse("email", MAILED_TOO_OFTEN)
-        details = {}
+    if is_pending and details:
+        try:
+            count_mail(request, details["email"])
+        except TooMany as refusal:
+            form.refuse("email", str(refusal))
+            details = {}
     if is_pending and not details:
         return _render_booking(request, booking, form=form, status=400)
     try:
@@ -188,18 +189,22 @@ def move_to(request: HttpRequest, booking_id: uuid.UUID, slot_id: int) -> HttpRe
         if booking.state != Booking.Status.CONFIRMED:
             raise WrongState("Only a confirmed booking can be moved to another date.")
         wish = _wish_to_move(form, booking, slot)
-        if booking.email and is_mailed_too_often(request, booking.email):
-            raise WrongState(MAILED_TOO_OFTEN)
+        if booking.email:
+            count_mail(request, booking.email)
         lifecycle.reschedule(booking, slot=slot, **wish, actor=browser.holder_of(request))
     except SlotBusy:
         raise
-    except BookingError as refusal:
+    except (BookingError, TooMany) as refusal:
         return _refuse_move(request, booking_id, slot_id, form, refusal)
     return _see_moved(request, booking)
 
 
 def _refuse_move(
-    request: HttpRequest, booking_id: uuid.UUID, slot_id: int, form: SeatForm, refusal: BookingError
+    request: HttpRequest,
+    booking_id: uuid.UUID,
+    slot_id: int,
+    form: SeatForm,
+    refusal: BookingError | TooMany,
 ) -> HttpResponse:
     """Both as they are now, and why nothing was changed; what is still free stays chosen."""
     booking, slot = load_booking(request, booking_id), load_slot(slot_id)

@@ -166,6 +166,8 @@ def test_operation_documents_success_and_errors_with_examples_that_hold(
         if status.startswith("2"):
             content = response["content"]["application/json"]
             check(document, content["schema"], content["example"])
+            has_address = status == "201" and name != "register"
+            assert set(response.get("headers", {})) == ({"Location"} if has_address else set())
             successes += 1
             continue
         assert list(response["content"]) == [MEDIA_TYPE]

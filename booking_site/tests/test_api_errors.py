@@ -11,13 +11,14 @@ from urllib.parse import quote
 import pytest
 from django.conf import LazySettings
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
-from django.db import OperationalError
+from django.db import InternalError, OperationalError
 from django.http import HttpResponse
 from django.middleware.csrf import CsrfViewMiddleware
 from django.test import Client
 from hypothesis import HealthCheck, example, given
 from hypothesis import settings as given_settings
 from hypothesis import strategies as st
+from psycopg.errors import IdleInTransactionSessionTimeout
 
 from accounts import tokens
 from booking_site import middleware
@@ -39,6 +40,9 @@ NO_SUCH_TIME = f"There is no such time. {LIKE}"
 TOO_LARGE = f"Write a number up to {BIGGEST_ID}."
 IN_BODY = "Send what is wanted as JSON in the body."
 NOTHING_HERE = "There is nothing here. /api/v1/docs lists what there is."
+
+STALLED = InternalError("secret")
+STALLED.__cause__ = IdleInTransactionSessionTimeout()
 
 Told = tuple[int, str, dict[str, list[str]]]
 
@@ -180,6 +184,8 @@ def test_http_where_there_is_https_is_refused_but_to_who_only_asks(settings: Laz
         (SuspiciousOperation("secret"), (400, "invalid", {})),
         (PermissionDenied(), (403, "forbidden", {})),
         (OperationalError("secret"), (503, "busy", {})),
+        (InternalError("secret"), (500, "internal", {})),
+        (STALLED, (503, "busy", {})),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import pytest
 from django.conf import settings
+from django.contrib.auth.models import Permission
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -268,7 +269,7 @@ def test_one_address_is_mailed_so_often(hall: Slot, settings: Any) -> None:
     booking = confirmed(stranger, slot)
     move = {"slot": hall.pk, "quantity": 1}
     body_of(post(stranger, f"bookings/{booking['id']}/reschedule", move))
-    live = held(stranger, slot)
+    live = held(stranger, slot, email="ada@example.org")
     before = rows()
     for answer in (
         confirm(stranger, live, name="Ada", email="ADA@example.org"),
@@ -276,6 +277,7 @@ def test_one_address_is_mailed_so_often(hall: Slot, settings: Any) -> None:
     ):
         assert (refusal(answer), answer["Retry-After"]) == ((429, "too_many"), "3600")
     assert rows() == before
+    body_of(post(stranger, f"bookings/{live['id']}/reschedule", move))  # of which no mail tells
     body_of(confirm(stranger, live, name="Ada", email="grace@example.org"))
     confirmed(client_of(owner), slot)
     confirmed(client_of(StaffFactory()), slot)
@@ -290,11 +292,15 @@ def test_same_key_and_body_is_the_same_booking(client: Client, hall: Slot) -> No
 
     def again() -> dict:
         same = body | {"seat_ids": body["seat_ids"][::-1]}
-        answer = body_of(post(client, "bookings", same, key=KEY), 200)
+        response = post(client, "bookings", same, key=KEY)
+        assert "Location" not in response
+        answer = body_of(response, 200)
         assert answer == body_of(get(client, f"bookings/by-key/{KEY}"))
         return answer
 
-    booking = body_of(post(client, "bookings", body, key=KEY), 201)
+    made = post(client, "bookings", body, key=KEY)
+    booking = body_of(made, 201)
+    assert made["Location"] == f"/api/v1/bookings/{booking['id']}"
     assert again() == booking
     shown = body_of(confirm(client, booking, email="ada@example.org"))
     assert again() == shown
@@ -358,6 +364,29 @@ def test_refusal_does_not_consume_the_key(client: Client, hall: Slot) -> None:
     assert refusal(get(client, f"bookings/by-key/{KEY}")) == (404, "not_found")
     post(client, f"bookings/{taken['id']}/cancel")
     body_of(post(client, "bookings", body | {"quantity": 2}, key=KEY), 201)
+
+
+@pytest.mark.parametrize("who", ["guest", "user"])
+def test_same_key_is_answered_where_no_more_may_be_held(
+    who: str, hall: Slot, settings: Any
+) -> None:
+    """To ask again holds nothing. Anybody else's key, and another body, gain nothing by it."""
+    settings.ACCOUNT_RATE_LIMITS = settings.ACCOUNT_RATE_LIMITS | {"hold": "1/m/ip"}
+    client, other = client_of(UserFactory() if who == "user" else None), client_of(UserFactory())
+    body = {"slot": hall.pk, "quantity": 1}
+    booking = body_of(post(client, "bookings", body, key=KEY), 201)
+    before = rows()
+    for _ in range(2):
+        assert body_of(post(client, "bookings", body, key=KEY), 200) == booking
+    more = body | {"quantity": 2}
+    assert refusal(post(client, "bookings", more, key=KEY)) == (409, "key_reused")
+    for answer in (
+        post(client, "bookings", body, key="another " + KEY),
+        post(client, "bookings", body),
+        post(other, "bookings", body, key=KEY),
+    ):
+        assert refusal(answer) == (429, "too_many")
+    assert rows() == before
 
 
 @pytest.mark.parametrize(
@@ -424,8 +453,17 @@ RIGHTS = {
     "owner": ([OK] * 5, [OK] * 5),
     "other user": ([HIDDEN] * 5, [OK] * 5),
     "staff without rights": ([HIDDEN] * 5, [OK, *[DENIED] * 4]),
+    "staff who confirm": ([OK, OK, OK, DENIED, DENIED],) * 2,
+    "staff who cancel": ([OK, DENIED, DENIED, OK, OK],) * 2,
     "Programme": ([OK, *[DENIED] * 4], [OK, *[DENIED] * 4]),
     "Front desk": ([OK] * 5, [OK] * 5),
+}
+
+
+STAFF = {
+    "staff without rights": [],
+    "staff who confirm": ["view_booking", "confirm_booking"],
+    "staff who cancel": ["view_booking", "cancel_booking"],
 }
 
 
@@ -434,8 +472,9 @@ RIGHTS = {
 def test_who_may_do_what(who: str, of_guest: bool) -> None:
     slot, owner = SlotFactory(), UserFactory()
     users = {"owner": owner, "other user": UserFactory(), "guest": None}
-    if who == "staff without rights":
+    if who in STAFF:
         users[who] = UserFactory(is_staff=True)
+        users[who].user_permissions.set(Permission.objects.filter(codename__in=STAFF[who]))
     elif who not in users:
         users[who] = StaffFactory(group=who)
     client, found, changed = client_of(users[who]), [], []

@@ -14,6 +14,7 @@ from booking_site.tests.mails import queued_mails
 from booking_site.tests.races import lapse
 from bookings import lifecycle, refusals
 from bookings.errors import BookingError
+from bookings.lifecycle import Holder
 from bookings.models import Booking
 from bookings.tests.programs import (
     DETAILS,
@@ -182,6 +183,18 @@ def test_confirmed_booking_ends_with_the_start(client: Client, hall: Slot, other
         assert (refusal(response), rows()) == ((409, "slot_closed"), before)
     client.force_login(StaffFactory())
     assert body_of(act(client, booking, "cancel", other))["status"] == "CANCELLED"
+
+
+def test_staff_are_patients_with_what_they_have_booked_themselves(
+    client: Client, hall: Slot
+) -> None:
+    staff = StaffFactory()
+    booking = lifecycle.confirm(lifecycle.hold(hall, quantity=1, holder=Holder(user=staff)))
+    close(hall, "begun")
+    before = rows()
+    client.force_login(staff)
+    assert refusal(act(client, booking, "cancel", hall)) == (409, "slot_closed")
+    assert rows() == before
 
 
 def test_hold_can_be_given_up_after_the_start(client: Client, hall: Slot) -> None:

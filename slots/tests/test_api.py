@@ -619,6 +619,16 @@ def test_doctor_has_one_slot_at_a_time_and_one_right_after_the_other(desk: Clien
     assert (Slot.objects.count(), Seat.objects.count()) == (4, 4)
 
 
+def test_slot_begins_when_the_one_before_is_said_to_end(desk: Client) -> None:
+    """To the millisecond, as times are answered: finer ones would overlap by what is not told."""
+    path = f"admin/doctors/{DoctorFactory().pk}/slots"
+    fine = (START + HOUR).replace(microsecond=123_999).isoformat()
+    first = post(desk, path, times() | {"ends_at": fine}).json()
+    assert first["ends_at"].endswith(".123Z")
+    next_ = times(START + HOUR) | {"starts_at": first["ends_at"]}
+    assert post(desk, path, next_).json()["starts_at"] == first["ends_at"]
+
+
 @pytest.mark.django_db(transaction=True)
 def test_crowd_that_adds_slots_at_overlapping_times_adds_one() -> None:
     doctor = DoctorFactory()
