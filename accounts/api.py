@@ -91,7 +91,7 @@ def token(request: HttpRequest, credentials: CredentialsIn) -> dict[str, str]:
     try:
         user = adapter.authenticate(request, **credentials.dict())
     except forms.ValidationError:  # it raises no other: wrong passwords were too many
-        raise too_many("login_failed", LOCKED) from None
+        raise too_many(request, "login_failed", LOCKED, key=credentials.email.lower()) from None
     if user is None:
         raise AuthenticationError(message=adapter.error_messages["email_password_mismatch"])
     return tokens.issue(user)
