@@ -71,9 +71,7 @@ def register(request: HttpRequest, who: RegisterIn) -> Status:
     if not form.is_valid():
         raise _invalid(form)
     user, email = form.make_account(request), form.cleaned_data["email"]
-    # Counted whether there was an account or not, so that the count does not tell either.
-    may_mail = ratelimit.consume(request, action="confirm_email", key=email)
-    if user is None and may_mail:
+    if user is None and ratelimit.consume(request, action="account_exists", key=email):
         get_adapter().send_account_already_exists_mail(email)
     return Status(201, {"email": email, "name": form.cleaned_data["name"]})
 
