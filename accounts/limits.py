@@ -5,6 +5,7 @@ their turn, and for how long a limit stays full.
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from allauth.core.internal import ratelimit
 from django.conf import settings
@@ -35,6 +36,20 @@ def one_at_a_time(cache_key: str) -> Iterator[bool]:
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [cache_key])
         yield True
+
+
+def consume_code(request: HttpRequest, email: str, **options: Any) -> bool:
+    """In place of allauth's: whether one more code to confirm that address may be sent.
+
+    Anybody can sign up with an address that has an account, and so use up what may be sent for it.
+    The codes of who has logged in with its password are counted apart.
+    """
+    at_login = request.resolver_match.url_name == "account_login"
+    action = "confirm_at_login" if at_login else "confirm_email"
+    usage = ratelimit.consume(
+        request, app=APP, action=action, key=email.lower(), limit_get=True, **options
+    )
+    return usage is not None
 
 
 def count_when_free(

@@ -394,6 +394,20 @@ def test_sign_ups_send_three_mails_in_a_minute_and_ten_in_an_hour(
     assert len(queued_mails()) == 10
 
 
+def test_sign_ups_of_strangers_leave_the_owner_codes_to_log_in() -> None:
+    UserFactory(email=ADA, confirmed=False)
+    strangers = [sign_up(from_address(n), password1="not Ada's own").status_code for n in range(4)]
+    assert strangers == [302, 302, 302, 429]
+    owner = from_address(9)
+    answer = log_in(owner)
+    assert (answer.status_code, answer["Location"]) == (302, CONFIRM)
+    owner.post(CONFIRM, {"code": latest_code()})
+    assert is_logged_in(owner)
+    User.objects.get().emailaddress_set.update(verified=False)
+    statuses = [log_in(from_address(n)).status_code for n in range(3)]
+    assert statuses == [302, 302, 200]  # they have their limit, too
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_registrations_are_answered_the_same_with_a_mail_and_without(
     monkeypatch: pytest.MonkeyPatch, known: bool
