@@ -15,6 +15,7 @@ from django.template.defaultfilters import pluralize
 from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 
+from accounts.limits import count_when_free, settled
 from accounts.models import User
 from booking_site.client_address import client_address
 from bookings import browser, lifecycle
@@ -71,6 +72,16 @@ class AccountAdapter(DefaultAccountAdapter):
         mail = super().render_mail(*args, **options)
         mail.extra_headers["Auto-Submitted"] = "auto-generated"
         return mail
+
+    def pre_authenticate(self, request: HttpRequest, **credentials: Any) -> None:
+        """As allauth's, but that right passwords of many at once do not refuse each other."""
+        key = self._get_login_attempts_cache_key(request, **credentials)
+        self._login_failed_rl_usage = count_when_free(request, "login_failed", key=key)
+        if self._login_failed_rl_usage is None:
+            raise self.validation_error("too_many_login_attempts")
+
+    def authentication_failed(self, request: HttpRequest, **credentials: Any) -> None:
+        settled(self._login_failed_rl_usage)
 
     def authenticate(self, request: HttpRequest, **credentials: Any) -> User | None:
         """An inactive user with the right password learns no more than anybody with a wrong one."""

@@ -77,9 +77,7 @@ def register(request: HttpRequest, who: RegisterIn) -> Status:
             {FIELDS.get(field, field): messages for field, messages in form.errors.items()}
         )
     user, email = form.make_account(request), form.cleaned_data["email"]
-    # Counted whether there was an account or not, so that the count does not tell either.
-    may_mail = ratelimit.consume(request, action="confirm_email", key=email)
-    if user is None and may_mail:
+    if user is None and ratelimit.consume(request, action="account_exists", key=email):
         get_adapter().send_account_already_exists_mail(email)
     return Status(201, {"email": email, "name": form.cleaned_data["name"]})
 
@@ -97,7 +95,7 @@ def token(request: HttpRequest, credentials: CredentialsIn) -> dict[str, str]:
     try:
         user = adapter.authenticate(request, **credentials.dict())
     except forms.ValidationError:  # it raises no other: wrong passwords were too many
-        raise too_many("login_failed", LOCKED) from None
+        raise too_many(request, "login_failed", LOCKED, key=credentials.email.lower()) from None
     if user is None:
         raise AuthenticationError(message=MISMATCH)
     return tokens.issue(user)

@@ -10,9 +10,12 @@ class AccountsConfig(AppConfig):
     name = "accounts"
 
     def ready(self) -> None:
-        from accounts.limits import one_at_a_time
+        from allauth.account.internal.flows import email_verification
+
+        from accounts.limits import consume_code, one_at_a_time
 
         ratelimit.cache_lock = one_at_a_time
+        email_verification.consume_email_verification_rate_limit = consume_code
         post_migrate.connect(_after_migrate, sender=self, dispatch_uid="staff groups")
 
 

@@ -13,14 +13,14 @@ IDLE_TIMEOUT = "15s"  # for a process that stalls inside a transaction
 _replacing = threading.Lock()
 
 
-def bound_waiting(*, statement_timeout: str | None = None) -> None:
+def bound_waiting(*, lock_timeout: str | None = None, statement_timeout: str | None = None) -> None:
     """Limits on waiting until this transaction ends, whatever pooler is in between. One query."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT set_config('lock_timeout', %s, true),"
             " set_config('statement_timeout', %s, true),"
             " set_config('idle_in_transaction_session_timeout', %s, true)",
-            [LOCK_TIMEOUT, statement_timeout or STATEMENT_TIMEOUT, IDLE_TIMEOUT],
+            [lock_timeout or LOCK_TIMEOUT, statement_timeout or STATEMENT_TIMEOUT, IDLE_TIMEOUT],
         )
 
 

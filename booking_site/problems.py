@@ -6,6 +6,7 @@ URL map, a middleware, Django itself) is turned into such a document by `ApiMidd
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from math import ceil
 from typing import Any
 
 from allauth.core.internal import ratelimit
@@ -15,6 +16,7 @@ from django_guid import get_guid
 from ninja import Field, NinjaAPI, Schema
 from ninja.errors import HttpError, ValidationError
 
+from accounts.limits import seconds_until_room
 from booking_site.fields import HALF_A_CHARACTER, NO_MOMENT
 from booking_site.middleware import RETRY_AFTER, BrokeOff, GetResponse, is_for_api
 from bookings.errors import BookingError, InvalidRequest, SeatsTaken, SlotBusy
@@ -95,13 +97,13 @@ class TooMany(Exception):
 def consume(request: HttpRequest, action: str, detail: str, *, key: str | None = None) -> None:
     """Counts one towards that limit of ACCOUNT_RATE_LIMITS. Raises TooMany when it is reached."""
     if not ratelimit.consume(request, app="allauth.account", action=action, key=key):
-        raise too_many(action, detail)
+        raise too_many(request, action, detail, key=key)
 
 
-def too_many(action: str, detail: str) -> TooMany:
-    """That limit was reached. When the longest of its times is over, there is room for sure."""
-    rates = ratelimit.get_rates(app="allauth.account", action=action)
-    return TooMany(detail, retry_after=max(rate.duration for rate in rates))
+def too_many(request: HttpRequest, action: str, detail: str, *, key: str | None = None) -> TooMany:
+    """That limit was reached; as soon as the oldest that counts no longer does, there is room."""
+    seconds = seconds_until_room(request, action, key=key)
+    return TooMany(detail, retry_after=max(1, ceil(seconds)))
 
 
 def invalid_fields(messages: Mapping[str, Sequence[str]]) -> ValidationError:

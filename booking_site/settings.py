@@ -358,6 +358,9 @@ ACCOUNT_RATE_LIMITS = {
     "request_login_code": "10/m/ip,3/m/key,20/h/key",
     "reset_password": "10/m/ip,3/m/key,20/h/key",
     "confirm_email": "3/m/key,10/h/key",  # codes sent
+    "confirm_at_login": "3/m/key,10/h/key",  # codes sent to who knows the password
+    # What the API sends if there is an account. It must not use up the codes of its owner.
+    "account_exists": "3/m/key,10/h/key",
     "confirm_code": f"30/5m/ip,{CODE_TRIES}/{CODE_SECONDS}s/key",  # codes tried; key: one code
     "change_password": "5/5m/user",
     "reauthenticate": "5/5m/user",

@@ -342,6 +342,7 @@ def test_tokens_end_when_the_owner_of_the_mailbox_confirms_it() -> None:
 WHILE_ANOTHER_RUNS = """
 from gevent import monkey
 monkey.patch_all()
+import os
 import django
 django.setup()
 import gevent
@@ -361,6 +362,9 @@ hashed, turns = count_while(lambda: make_password("lantern"))
 assert turns > 2, turns
 assert count_while(lambda: check_password("lantern", hashed))[0]
 assert not count_while(lambda: check_password("tide", hashed))[0]
+gevent.joinall([gevent.spawn(check_password, "tide", hashed) for _ in range(5)], raise_error=True)
+# One thread beside this one: more would leave the processor to nobody else.
+assert len(os.listdir("/proc/self/task")) == 2
 print(hashed)
 """
 
