@@ -40,12 +40,14 @@ DETAILS = {
     404: "There is nothing here. /api/v1/docs lists what there is.",
     405: "This cannot be done here; the header Allow says what can.",
     409: "The state of the world says no. Nothing was changed.",
+    412: "What is here now is not what the header If-Match or If-Unmodified-Since asks for.",
     413: "The body is too large.",
     415: "Send the body as application/json.",
     429: "That was too often. Wait as long as the header Retry-After says.",
     500: "Something went wrong here, and it has been noted.",
     503: "The site is very busy or its database is away. Try again in a moment.",
 }
+REDIRECTS = {301, 302, 303, 307, 308}
 UNKNOWN_HOST = "This site has another name than the one in the header Host. Use its own address."
 INSECURE = "Use https: what is sent over http can be read, tokens too, by all who pass it on."
 
@@ -115,11 +117,15 @@ def problem(
     retry_after: float | None = None,
 ) -> JsonResponse:
     """The answer with that status. 503 always has a Retry-After (seconds), others if given."""
+    title = HTTPStatus(status).phrase
+    detail = detail or DETAILS.get(status, f"{title}.")
+    if status == 500:
+        detail += f" Its number is {get_guid()}."
     document = {
         "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
+        "title": title,
         "status": status,
-        "detail": detail or DETAILS.get(status, ""),
+        "detail": detail,
         "code": code or CODES.get(status, "invalid"),
     }
     if errors:
@@ -229,7 +235,7 @@ class ApiMiddleware:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        if not f"{request.path_info}/".startswith("/api/"):
+        if not is_for_api(request):
             return self.get_response(request)
         request.csrf_processing_done = True  # accounts.tokens does it, for whoever has a session
         request.POST = QueryDict()  # which it would look for in the body
@@ -237,7 +243,7 @@ class ApiMiddleware:
         if is_head:
             request.method = "GET"
         response = self.get_response(request)
-        if 300 <= response.status_code < 400:
+        if response.status_code in REDIRECTS:
             if request.method == "GET" and "Authorization" not in request.headers:
                 del response["Content-Type"]  # "text/html", of nothing
             else:
@@ -266,11 +272,13 @@ class ApiMiddleware:
             response["Allow"] = ", ".join(sorted(allowed | {"HEAD"}))
 
     def _why(self, request: HttpRequest, response: HttpResponse) -> str:
-        if response.status_code == 500:
-            return f"{DETAILS[500]} Its number is {get_guid()}."
         if response.status_code == 400 and not _has_known_host(request):
             return UNKNOWN_HOST
         return ""
+
+
+def is_for_api(request: HttpRequest) -> bool:
+    return f"{request.path_info}/".startswith("/api/")
 
 
 def _has_known_host(request: HttpRequest) -> bool:

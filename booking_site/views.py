@@ -15,6 +15,7 @@ from django.views.decorators.http import require_safe
 
 from booking_site.database import forget_lost_connections
 from booking_site.middleware import RETRY_AFTER, answer_unavailable, render_error
+from booking_site.problems import is_for_api, problem
 
 
 @never_cache
@@ -65,7 +66,9 @@ def _not_ready(**why: str) -> JsonResponse:
 
 def server_error(request: HttpRequest) -> HttpResponse:
     """What no view caught: 503 if the database was away outside of a view, else 500."""
-    return answer_unavailable(sys.exc_info()[1]) or render_error("500.html", status=500)
+    if unavailable := answer_unavailable(sys.exc_info()[1]):
+        return unavailable
+    return problem(500) if is_for_api(request) else render_error("500.html", status=500)
 
 
 def favicon(request: HttpRequest) -> HttpResponse:
