@@ -20,6 +20,10 @@ from booking_site.problems import consume, too_many
 router = Router(tags=["Accounts"], auth=None)
 
 CROWDED = "Very many {} come from your network address. Wait a minute, then try again."
+MISMATCH = (
+    "This e-mail address and password do not belong together. Try again. On the site you can log "
+    "in with a code, or set a new password."
+)
 ADDRESS = forms.EmailField(
     max_length=254,
     error_messages=dict.fromkeys(("required", "invalid", "max_length"), NOT_AN_ADDRESS),
@@ -93,7 +97,7 @@ def token(request: HttpRequest, credentials: CredentialsIn) -> dict[str, str]:
     except forms.ValidationError:  # it raises no other: wrong passwords were too many
         raise too_many("login_failed", LOCKED) from None
     if user is None:
-        raise AuthenticationError(message=adapter.error_messages["email_password_mismatch"])
+        raise AuthenticationError(message=MISMATCH)
     return tokens.issue(user)
 
 

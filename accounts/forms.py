@@ -13,6 +13,7 @@ from django.db import IntegrityError, transaction
 from django.http import HttpRequest, HttpResponse
 
 from accounts.models import User
+from booking_site.fields import TOO_LONG_TEXT
 
 ONE_LINE = RegexValidator(r"^[^\x00-\x1f\x7f]*$", "Write the name on one line.")
 NOT_AN_ADDRESS = "This is not an e-mail address; it should look like name@example.org."
@@ -74,6 +75,7 @@ class SignupForm(SiteForm, allauth.SignupForm):
         max_length=150,
         required=False,
         validators=[ONE_LINE],
+        error_messages={"max_length": TOO_LONG_TEXT},
         widget=forms.TextInput(attrs={"autocomplete": "name"}),
     )
 

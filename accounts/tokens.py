@@ -22,7 +22,10 @@ from ninja.utils import check_csrf
 from accounts.models import User
 
 NO_TOKEN = "This token is not valid, or no longer. Get a new one from POST /api/v1/auth/token."
-NO_CSRF_TOKEN = "The CSRF token is missing or wrong. Send that of a page in the header X-CSRFToken."
+NO_CSRF_TOKEN = (
+    "The CSRF token is missing or wrong. Send that of a page in the header X-CSRFToken; if that "
+    "page was left open, load it again first."
+)
 NOT_CONFIRMED = (
     "Your e-mail address is not confirmed yet, and staff need that. Log in on the site once: it "
     "sends you a code."
@@ -31,7 +34,8 @@ NOT_ALLOWED = "Only staff who have been given the right to do this may do it."
 
 
 class Bearer(HttpBearer):
-    """The token of POST auth/token. A header that is sent must be good, whoever may call.
+    """The token of POST auth/token. A header that is sent must be good, also where guests may call.
+    (What is the same for everybody, `auth=None`, does not ask.)
 
     Two queries, and for staff one more.
     """

@@ -129,6 +129,7 @@ class HealthOut(Schema):
     database: Literal["ok"] | None = None
 
 
+# HealthMiddleware answers these, before anything else; here they are for the document.
 checks = Router(tags=["Health"], auth=None)
 
 
@@ -140,7 +141,9 @@ def health(request: HttpRequest) -> HttpResponse:
 
 @checks.get("health/ready", response=HealthOut, summary="Can it serve?")
 def health_ready(request: HttpRequest) -> HttpResponse:
-    """200 while pages can be served, else 503: the database is away, or not migrated yet."""
+    """200 while pages can be served, else 503, with the members `database` (`away` or `ok`) and
+    `migrations` (`pending`): the database is away, or not migrated yet.
+    """
     return views.health_ready(request)
 
 

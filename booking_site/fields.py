@@ -1,5 +1,6 @@
 """What may stand in a request to the API: types that refuse what the database would choke on."""
 
+import copy
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -17,13 +18,14 @@ MOMENT = re.compile(
     r"(\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?)(Z|[+ -]\d\d:?\d\d)?", re.ASCII
 )
 NO_MOMENT = "Write it like 2027-03-28T19:30:00+02:00"
+TOO_LONG_TEXT = "Write at most %(limit_value)d characters."
 HALF_A_CHARACTER = "It contains half a character (a lone surrogate)"
 
 
 def _plain_digits(value: Any) -> Any:
     """A number in an address: pydantic, like Python, would read 1_0, 1.0 and ١."""
     if isinstance(value, str):
-        if not re.fullmatch("[0-9]{1,19}", value):
+        if not re.fullmatch("-?[0-9]{1,19}", value):  # from which on is said by its field
             raise ValueError("Write a whole number in plain digits")
         return int(value)
     return value
@@ -46,7 +48,12 @@ def _within_years(moment: datetime) -> datetime:
 
 
 def as_in(field: forms.Field) -> Callable[[str | None], str]:
-    """A check that does what a field of a form does: the same rules, in the same words."""
+    """A check that does what a field of a form does: the same rules, in the same words.
+
+    But for Django's own words of what is too long, which the API's other fields do not use.
+    """
+    field = copy.deepcopy(field)
+    field.error_messages.setdefault("max_length", TOO_LONG_TEXT)
 
     def clean(value: str | None) -> str:
         try:

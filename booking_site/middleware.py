@@ -25,28 +25,36 @@ request_logger = logging.getLogger("holdfast.request")
 
 RETRY_AFTER = 3  # seconds
 SILENCE = 20  # seconds of a client that sends nothing of its request, or takes no answer
+LARGEST_DROPPED = 16 * 1024 * 1024  # bytes of a body that are read for nothing
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 REQUEST_ID = re.compile(r"[0-9A-Fa-f-]{32,36}")
 
 GetResponse = Callable[[HttpRequest], HttpResponse]
 
 
+def is_for_api(request: HttpRequest) -> bool:
+    return f"{request.path_info}/".startswith("/api/")
+
+
 class HealthMiddleware:
     """Answers /health, /health/live and /health/ready before anything else looks at the request.
 
-    They are asked from inside, in plain HTTP and under whatever name or address this machine has
-    there: neither ALLOWED_HOSTS nor the redirect to https is for them, and nobody wants a line in
-    the log every few seconds.
+    Also those of /api/v1/, whose errors are problems. They are asked from inside, in plain HTTP and
+    under whatever name or address this machine has there: neither ALLOWED_HOSTS nor the redirect to
+    https is for them, and nobody wants a line in the log every few seconds.
     """
 
     def __init__(self, get_response: GetResponse) -> None:
-        from booking_site import views  # which needs what is below
+        from booking_site import problems, views  # which need what is below
 
         self.get_response = get_response
         self.views = {
             "/health": views.health_ready,
             "/health/live": views.health_live,
             "/health/ready": views.health_ready,
+        }
+        self.views |= {
+            f"/api/v1{path}": problems.ApiMiddleware(view) for path, view in self.views.items()
         }
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
@@ -90,12 +98,24 @@ class RequestLogMiddleware:
         return "static" if request.path_info.startswith(settings.STATIC_URL) else "none"
 
 
+class BrokeOff(HttpResponseBadRequest):
+    """To a body that ended before its Content-Length. Few can still read it."""
+
+    detail = "The request broke off before its end, and nothing was done. Send it again."
+
+    def __init__(self) -> None:
+        super().__init__(self.detail, content_type="text/plain")
+
+
 class WholeRequestMiddleware:
     """Reads a request to its end before anything of it asks the database.
 
     A few connections serve a whole process: clients who send half a request, by malice or in a
     tunnel, must not keep one each while the other half is waited for. (wsgi.py has the same for
-    those who are slow to read.) What is too large to be kept in memory is read by its view.
+    those who are slow to read.) And half a request may make sense, another one than was meant:
+    the server and Django would take it for the whole. What is too large to be kept in memory is
+    read by its view; the API's read none of it, and who sends it would see a broken connection
+    in place of the 413.
     """
 
     def __init__(self, get_response: GetResponse) -> None:
@@ -105,12 +125,22 @@ class WholeRequestMiddleware:
         if client := request.META.get("gunicorn.socket"):
             client.settimeout(SILENCE)
         try:
-            request.body  # noqa: B018  (read once, kept)
-        except (RequestDataTooBig, ValueError):  # of a Content-Length that is no number
-            pass
+            is_whole = self._read(request)
         except UnreadablePostError:
-            return HttpResponseBadRequest()  # which nobody reads
-        return self.get_response(request)
+            is_whole = False
+        return self.get_response(request) if is_whole else BrokeOff()
+
+    def _read(self, request: HttpRequest) -> bool:
+        """Whether all of it came, as far as it is read here. Raises UnreadablePostError."""
+        try:
+            return len(request.body) >= int(request.META.get("CONTENT_LENGTH") or 0)
+        except RequestDataTooBig:
+            if is_for_api(request) and int(request.META["CONTENT_LENGTH"]) <= LARGEST_DROPPED:
+                while request.read(65536):
+                    pass
+        except ValueError:  # of a Content-Length that is no number
+            pass
+        return True
 
 
 class DatabaseAwayMiddleware:
@@ -123,7 +153,7 @@ class DatabaseAwayMiddleware:
         return self.get_response(request)
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
-        return answer_unavailable(error)
+        return answer_unavailable(request, error)
 
 
 class PrivatePagesMiddleware:
@@ -142,22 +172,25 @@ class PrivatePagesMiddleware:
         return response
 
 
-def answer_unavailable(error: BaseException | None) -> HttpResponse | None:
+def answer_unavailable(request: HttpRequest, error: BaseException | None) -> HttpResponse | None:
     """503 in the site's look if the error is one of a busy or absent database, else None."""
     if isinstance(error, OperationalError | InterfaceError):
         logger.warning("database: %s", str(error).strip().partition("\n")[0])
         forget_lost_connections()
     elif not isinstance(error, SlotBusy):
         return None
-    response = render_error("503.html", status=503)
+    response = render_error(request, "503.html", status=503)
     response["Retry-After"] = str(RETRY_AFTER)
     response["Cache-Control"] = "no-store"
     return response
 
 
-def render_error(template: str, *, status: int) -> HttpResponse:
-    """A page that says what went wrong, with the number under which the log tells more.
+def render_error(request: HttpRequest, template: str, *, status: int) -> HttpResponse:
+    """A page that says what went wrong, with the number under which the log tells more; for the API
+    nothing, of which `ApiMiddleware` makes a problem.
 
-    Without the request: whoever is signed in cannot be looked up now.
+    The page is made without the request: whoever is signed in cannot be looked up now.
     """
+    if is_for_api(request):
+        return HttpResponse(status=status)
     return HttpResponse(render_to_string(template, {"request_id": get_guid()}), status=status)

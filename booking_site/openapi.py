@@ -205,8 +205,9 @@ for others in one step: if that is refused, the old ones are still yours.
   change the booking, so keep it, and keep it to yourself.
 * **Users and staff** get tokens from `POST auth/token` and send `Authorization: Bearer …` with the
   `access` token. It is good for {_time(settings.HEADLESS_JWT_ACCESS_TOKEN_EXPIRES_IN)};
-  `POST auth/token/refresh` gives a new one. A token that is sent must be good, also where none is
-  needed.
+  `POST auth/token/refresh` gives a new one. A token that is no longer good is refused, also where
+  guests need none; what is the same for everybody (doctors, shows, slots, seats) does not look at
+  it.
 * **Browsers** that are logged in on the site may use their session. What changes something then
   needs the CSRF token of a page, in the header `X-CSRFToken`.
 

@@ -16,7 +16,7 @@ from ninja import Field, NinjaAPI, Schema
 from ninja.errors import HttpError, ValidationError
 
 from booking_site.fields import HALF_A_CHARACTER, NO_MOMENT
-from booking_site.middleware import RETRY_AFTER, GetResponse
+from booking_site.middleware import RETRY_AFTER, BrokeOff, GetResponse, is_for_api
 from bookings.errors import BookingError, InvalidRequest, SeatsTaken, SlotBusy
 from slots.inventory import InventoryError, Overlap
 
@@ -115,8 +115,12 @@ def problem(
     errors: Mapping[str, Sequence[str]] | None = None,
     seats: Sequence[str] | None = None,
     retry_after: float | None = None,
+    more: Mapping[str, str] | None = None,
 ) -> JsonResponse:
-    """The answer with that status. 503 always has a Retry-After (seconds), others if given."""
+    """The answer with that status, and `more` members of its own.
+
+    503 always has a Retry-After (seconds), others if given.
+    """
     title = HTTPStatus(status).phrase
     detail = detail or DETAILS.get(status, f"{title}.")
     if status == 500:
@@ -127,6 +131,7 @@ def problem(
         "status": status,
         "detail": detail,
         "code": code or CODES.get(status, "invalid"),
+        **(more or {}),
     }
     if errors:
         document["errors"] = errors
@@ -272,13 +277,11 @@ class ApiMiddleware:
             response["Allow"] = ", ".join(sorted(allowed | {"HEAD"}))
 
     def _why(self, request: HttpRequest, response: HttpResponse) -> str:
+        if isinstance(response, BrokeOff):
+            return BrokeOff.detail
         if response.status_code == 400 and not _has_known_host(request):
             return UNKNOWN_HOST
         return ""
-
-
-def is_for_api(request: HttpRequest) -> bool:
-    return f"{request.path_info}/".startswith("/api/")
 
 
 def _has_known_host(request: HttpRequest) -> bool:

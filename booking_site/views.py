@@ -14,8 +14,8 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from booking_site.database import forget_lost_connections
-from booking_site.middleware import RETRY_AFTER, answer_unavailable, render_error
-from booking_site.problems import is_for_api, problem
+from booking_site.middleware import RETRY_AFTER, answer_unavailable, is_for_api, render_error
+from booking_site.problems import problem
 
 
 @never_cache
@@ -44,9 +44,10 @@ def health_ready(request: HttpRequest) -> JsonResponse:
         pass
     except Error:
         forget_lost_connections()
-        return _not_ready(database="away")
+        return _not_ready(request, "The database is away.", database="away")
     if not _has_migrations:
-        return _not_ready(database="ok", migrations="pending")
+        why = "Migrations are pending: “manage.py migrate” has not run yet."
+        return _not_ready(request, why, database="ok", migrations="pending")
     return JsonResponse({"status": "ok", "database": "ok"})
 
 
@@ -58,7 +59,9 @@ def _wanted_migrations() -> set[tuple[str, str]]:
     return set(MigrationLoader(None).graph.leaf_nodes())
 
 
-def _not_ready(**why: str) -> JsonResponse:
+def _not_ready(request: HttpRequest, detail: str, **why: str) -> JsonResponse:
+    if is_for_api(request):
+        return problem(503, detail, more=why)
     answer = JsonResponse({"status": "unavailable"} | why, status=503)
     answer["Retry-After"] = str(RETRY_AFTER)
     return answer
@@ -66,9 +69,9 @@ def _not_ready(**why: str) -> JsonResponse:
 
 def server_error(request: HttpRequest) -> HttpResponse:
     """What no view caught: 503 if the database was away outside of a view, else 500."""
-    if unavailable := answer_unavailable(sys.exc_info()[1]):
+    if unavailable := answer_unavailable(request, sys.exc_info()[1]):
         return unavailable
-    return problem(500) if is_for_api(request) else render_error("500.html", status=500)
+    return problem(500) if is_for_api(request) else render_error(request, "500.html", status=500)
 
 
 def favicon(request: HttpRequest) -> HttpResponse:

@@ -5,6 +5,8 @@ import uuid
 from allauth.core import ratelimit
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest
+from django.urls import register_converter
+from django.urls.converters import UUIDConverter
 
 from bookings import browser
 from bookings.models import Booking
@@ -15,6 +17,15 @@ MAILED_TOO_OFTEN = (
 )
 
 HELD_TOO_OFTEN = "Very many bookings come from your network address. Wait a minute, then try again."
+
+
+class AnyCase(UUIDConverter):
+    """A booking's id in capitals, as some programs write it, is the same id (RFC 9562)."""
+
+    regex = UUIDConverter.regex.replace("a-f", "a-fA-F")
+
+
+register_converter(AnyCase, "any_case_uuid")
 
 
 def load_booking(request: HttpRequest, booking_id: uuid.UUID, *, to: str | None = None) -> Booking:

@@ -217,7 +217,7 @@ def bookings(request: HttpRequest) -> QuerySet[Booking]:
 
 
 @router.get(
-    "bookings/{uuid:booking_id}",
+    "bookings/{any_case_uuid:booking_id}",
     auth=tokens.ANYBODY,
     response=BookingOut,
     summary="One booking",
@@ -250,7 +250,7 @@ def booking_by_key(request: HttpRequest, key: str) -> Booking:
 
 
 @router.post(
-    "bookings/{uuid:booking_id}/confirm",
+    "bookings/{any_case_uuid:booking_id}/confirm",
     auth=tokens.ANYBODY,
     response=BookingOut,
     summary="Confirm",
@@ -286,7 +286,7 @@ def _count_mail(request: HttpRequest, email: str) -> None:
 
 
 @router.post(
-    "bookings/{uuid:booking_id}/extend",
+    "bookings/{any_case_uuid:booking_id}/extend",
     auth=tokens.ANYBODY,
     response=BookingOut,
     summary="More time",
@@ -298,7 +298,7 @@ def extend(request: HttpRequest, booking_id: uuid.UUID) -> Booking:
 
 
 @router.post(
-    "bookings/{uuid:booking_id}/cancel",
+    "bookings/{any_case_uuid:booking_id}/cancel",
     auth=tokens.ANYBODY,
     response=BookingOut,
     summary="Cancel",
@@ -317,7 +317,7 @@ def cancel(request: HttpRequest, booking_id: uuid.UUID, why: CancelIn | None = N
 
 
 @router.post(
-    "bookings/{uuid:booking_id}/reschedule",
+    "bookings/{any_case_uuid:booking_id}/reschedule",
     auth=tokens.ANYBODY,
     response=BookingOut,
     summary="Move to other seats",

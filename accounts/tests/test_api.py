@@ -39,8 +39,8 @@ pytestmark = pytest.mark.django_db
 BASE = "/api/v1/"
 REGISTER, TOKEN, REFRESH = "auth/register", "auth/token", "auth/token/refresh"
 MISMATCH = (
-    "This e-mail address and password do not belong together. Try again, log in with a code, or "
-    "set a new password."
+    "This e-mail address and password do not belong together. Try again. On the site you can log "
+    "in with a code, or set a new password."
 )
 NOT_AN_ADDRESS = "This is not an e-mail address; it should look like name@example.org."
 
@@ -179,7 +179,7 @@ def test_role_in_the_body_makes_nobody_staff() -> None:
         ({"name": "two\nlines"}, {"name": ["Write the name on one line."]}),
         (
             {"name": "x" * 151},
-            {"name": ["Ensure this value has at most 150 characters (it has 151)."]},
+            {"name": ["Write at most 150 characters."]},
         ),
         ({"name": ["Ada"]}, {"name": ["Write a text in quotation marks."]}),
     ],

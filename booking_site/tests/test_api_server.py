@@ -290,3 +290,25 @@ def test_client_who_falls_silent_is_given_up(
         environ = rf.post("/api/v1/bookings").environ
         environ |= {"gunicorn.socket": ours, "wsgi.input": sent, "CONTENT_LENGTH": "40"}
         assert whole(WSGIRequest(environ)).status_code == 400
+
+
+def test_body_far_too_large_is_read_to_its_end_and_told_so(site: LiveSite) -> None:
+    [answer] = crowd(site, ask("POST", "/api/v1/bookings", {"name": "x" * 8_000_000}))
+    assert tally([answer]) == {(413, "too_large"): 1}
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/x-www-form-urlencoded"])
+def test_request_that_broke_off_is_not_acted_on(site: LiveSite, kind: str) -> None:
+    """What came of it makes sense: JSON that blanks could follow, and a form of a page."""
+    slot = SlotFactory(places=2)
+    path, body = "/api/v1/bookings", f'{{"slot": {slot.pk}, "quantity": 1}}'
+    if kind != "application/json":
+        path, body = f"/slots/{slot.pk}/hold", "quantity=1"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n"
+    with connect(site) as connection:
+        connection.sendall(f"{head}Content-Length: {len(body) + 1}\r\n\r\n{body}".encode())
+        connection.shutdown(socket.SHUT_WR)
+        with connection.makefile("rb") as answer:
+            assert answer.readline().startswith(b"HTTP/1.1 400 ")
+            assert b"broke off" in answer.read()
+    assert not Booking.objects.exists()

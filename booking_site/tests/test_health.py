@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 from django.test import Client
 
-from booking_site import views
+from booking_site import problems, views
 
 
 @pytest.fixture
@@ -37,16 +37,20 @@ def empty_database(transactional_db: None, fresh_process: None) -> Iterator[None
 
 
 @pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready"])
+@pytest.mark.parametrize("base", ["", "/api/v1"])
 def test_health_answers_under_any_host_without_https(
-    client: Client, settings: object, path: str, db: None
+    client: Client, settings: object, base: str, path: str, db: None
 ) -> None:
+    path = base + path
     settings.ALLOWED_HOSTS = ["book.example.org"]
     settings.SECURE_SSL_REDIRECT = True
     answer = client.get(path, headers={"Host": "10.42.0.17:8000"})
     assert (answer.status_code, answer.json()["status"]) == (200, "ok")
     assert "no-store" in answer["Cache-Control"]
     assert client.head(path).status_code == 200
-    assert client.post(path).status_code == 405
+    wrong = client.post(path)
+    assert (wrong.status_code, wrong["Allow"]) == (405, "GET, HEAD")
+    assert (wrong["Content-Type"] == problems.MEDIA_TYPE) == bool(base)
     # Others still care for both.
     assert client.get("/", headers={"Host": "10.42.0.17:8000"}).status_code == 400
     assert client.get("/healthy", headers={"Host": "book.example.org"}).status_code == 301
@@ -69,7 +73,37 @@ def test_ready_costs_one_query(
 def test_ready_before_the_last_migration_is_503(client: Client, unmigrated: None) -> None:
     answer = client.get("/health/ready")
     assert (answer.status_code, answer["Retry-After"]) == (503, "3")
-    assert answer.json() == {"status": "unavailable", "database": "ok", "migrations": "pending"}
+    why = {"database": "ok", "migrations": "pending"}
+    assert answer.json() == {"status": "unavailable"} | why
+    answer = client.get("/api/v1/health/ready")
+    assert (answer.status_code, answer["Retry-After"]) == (503, "3")
+    assert answer["Content-Type"] == problems.MEDIA_TYPE
+    told = answer.json()
+    assert told.pop("detail").startswith("Migrations are pending")
+    assert (
+        told
+        == {
+            "type": "about:blank",
+            "title": "Service Unavailable",
+            "status": 503,
+            "code": "busy",
+        }
+        | why
+    )
+
+
+def test_ready_without_a_database_says_so(
+    client: Client, monkeypatch: pytest.MonkeyPatch, db: None
+) -> None:
+    def fail(*_: object) -> None:
+        raise OperationalError
+
+    with monkeypatch.context() as away:
+        away.setattr(views, "forget_lost_connections", lambda: None)
+        away.setattr(views.connection, "cursor", fail)
+        assert client.get("/health").json() == {"status": "unavailable", "database": "away"}
+        told = client.get("/api/v1/health").json()
+    assert (told["detail"], told["database"]) == ("The database is away.", "away")
 
 
 def test_ready_on_an_empty_database_is_503_until_it_is_migrated(

@@ -473,6 +473,14 @@ def test_unknown_bookings_are_404(path: str, client: Client) -> None:
         assert refusal(get(client, path.format(unknown))) == HIDDEN
 
 
+def test_id_in_capitals_is_the_same_id(client: Client, hall: Slot) -> None:
+    booking = held(client, hall, quantity=1)
+    assert body_of(get(client, f"bookings/{booking['id'].upper()}")) == booking
+    for action in ("extend", "cancel"):
+        assert post(client, f"bookings/{booking['id'].upper()}/{action}").status_code == 200
+    assert client.get(f"/bookings/{booking['id'].upper()}/").status_code == 200
+
+
 def test_emails_of_others_are_not_listed(hall: Slot) -> None:
     """A user's list has their own, the newest first; a guest has none to ask for."""
     user, slot = UserFactory(), SlotFactory(places=20)
