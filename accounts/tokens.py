@@ -53,7 +53,10 @@ class Bearer(HttpBearer):
         return user
 
     def authenticate(self, request: HttpRequest, token: str) -> User | None:
-        found = validate_access_token(token)
+        try:
+            found = validate_access_token(token)
+        except ValueError:  # of a `sid` that is not ASCII, in a token signed elsewhere
+            found = None
         if found is None:
             return None
         request.user, _ = found
@@ -132,4 +135,6 @@ def refresh(token: str) -> dict[str, str] | None:
         if isinstance(error.__context__, OperationalError):
             raise error.__context__ from None  # the database is away, and the token may be good
         return None  # its session ended this instant
+    except ValueError:  # as in Bearer
+        return None
     return found and dict(zip(("access", "refresh"), found, strict=True))

@@ -66,6 +66,7 @@ def _write_problem(client: socket.socket, status: int, reason: str, message: str
     status = 400 if status == 501 else status  # a strange Transfer-Encoding
     code, detail = {
         414: ("too_large", "The address is too long."),
+        417: ("invalid", "Of the header Expect only “100-continue” is understood."),
         431: ("too_large", "The headers are too long, or too many."),
         500: ("internal", "Something went wrong here, and it has been noted."),
     }.get(status, ("invalid", "This is not a request as HTTP has it."))

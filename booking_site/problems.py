@@ -41,12 +41,14 @@ DETAILS = {
     403: "You may not do this.",
     404: "There is nothing here. /api/v1/docs lists what there is.",
     405: "This cannot be done here; the header Allow says what can.",
+    412: "What is here now is not what the header If-Match or If-Unmodified-Since asks for.",
     413: "The body is too large.",
     415: "Send the body as application/json.",
     429: "That was too often. Wait as long as the header Retry-After says.",
     500: "Something went wrong here, and it has been noted.",
     503: "The site is very busy or its database is away. Try again in a moment.",
 }
+REDIRECTS = {301, 302, 303, 307, 308}
 UNKNOWN_HOST = "This site has another name than the one in the header Host. Use its own address."
 INSECURE = "Use https: what is sent over http can be read, tokens too, by all who pass it on."
 
@@ -131,11 +133,15 @@ def problem(
 
     503 always has a Retry-After (seconds), others if given.
     """
+    title = HTTPStatus(status).phrase
+    detail = detail or DETAILS.get(status, f"{title}.")
+    if status == 500:
+        detail += f" Its number is {get_guid()}."
     document = {
         "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
+        "title": title,
         "status": status,
-        "detail": detail or DETAILS.get(status, ""),
+        "detail": detail,
         "code": code or CODES.get(status, "invalid"),
         **(more or {}),
     }
@@ -254,7 +260,7 @@ class ApiMiddleware:
         if is_head:
             request.method = "GET"
         response = self.get_response(request)
-        if 300 <= response.status_code < 400:
+        if response.status_code in REDIRECTS:
             if request.method == "GET" and "Authorization" not in request.headers:
                 del response["Content-Type"]  # "text/html", of nothing
             else:
@@ -285,8 +291,6 @@ class ApiMiddleware:
     def _why(self, request: HttpRequest, response: HttpResponse) -> str:
         if isinstance(response, BrokeOff):
             return BrokeOff.detail
-        if response.status_code == 500:
-            return f"{DETAILS[500]} Its number is {get_guid()}."
         if response.status_code == 400 and not _has_known_host(request):
             return UNKNOWN_HOST
         return ""

@@ -69,8 +69,9 @@ def _not_ready(request: HttpRequest, detail: str, **why: str) -> JsonResponse:
 
 def server_error(request: HttpRequest) -> HttpResponse:
     """What no view caught: 503 if the database was away outside of a view, else 500."""
-    unavailable = answer_unavailable(request, sys.exc_info()[1])
-    return unavailable or render_error(request, "500.html", status=500)
+    if unavailable := answer_unavailable(request, sys.exc_info()[1]):
+        return unavailable
+    return problem(500) if is_for_api(request) else render_error(request, "500.html", status=500)
 
 
 def favicon(request: HttpRequest) -> HttpResponse:

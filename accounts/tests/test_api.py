@@ -454,6 +454,8 @@ NONSENSE = [
     _signed(token_use="access"),
     _signed(token_use="refresh", sid="AAAA" * 20),
     _signed(token_use="access", sid=7),
+    _signed(token_use="access", sid="é"),
+    _signed(token_use="refresh", sid="é"),
     _with_header(b"[" * 5000),
     _with_header(b'{"alg":"HS256","kid":' + b"9" * 5000 + b"}"),
     _with_header(b'{"alg":["HS256"]}'),

@@ -263,6 +263,21 @@ def test_document_is_sent_again_only_if_it_has_changed(client: Client) -> None:
     assert (again.status_code, again.content) == (304, b"")
 
 
+@pytest.mark.parametrize("path", ["/api/v1/openapi.json", "/api/v1/docs"])
+@pytest.mark.parametrize("method", ["get", "head"])
+def test_whoever_has_a_token_is_told_too_that_it_has_not_changed(
+    client: Client, method: str, path: str
+) -> None:
+    ask, token = getattr(client, method), {"Authorization": "Bearer x"}
+    etag = ask(path, headers=token)["ETag"]
+    same = ask(path, headers=token | {"If-None-Match": etag})
+    assert (same.status_code, same.content, same["ETag"]) == (304, b"", etag)
+    other = ask(path, headers=token | {"If-Match": '"x"'})
+    assert other.status_code == 412
+    if method == "get":
+        assert other.json()["detail"].startswith("What is here now is not what the header")
+
+
 # ── The page ──────────────────────────────────────────────────────────────────────────────────────
 
 

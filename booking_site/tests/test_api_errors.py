@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from psycopg.errors import IdleInTransactionSessionTimeout
 
 from accounts import tokens
-from booking_site import middleware
+from booking_site import middleware, problems
 from booking_site.fields import BIGGEST_ID
 from booking_site.tests.factories import SlotFactory, StaffFactory, UserFactory
 from booking_site.tests.live_site import LiveSite
@@ -226,6 +226,17 @@ def test_what_a_middleware_raises_is_a_problem(
     answer = ask("/slots/1")
     assert told(answer) == expected
     assert "secret" not in answer.text
+
+
+def test_what_the_api_s_own_middleware_raises_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(problems.ApiMiddleware, "_why", lambda *args: 1 / 0)
+    answer = ask("/slots", headers={"Host": "evil.example.org"})
+    assert told(answer) == (500, "internal", {})
+    assert answer.json()["detail"].endswith(f" Its number is {answer['X-Request-ID']}.")
+
+
+def test_status_without_a_sentence_of_its_own_says_its_name() -> None:
+    assert json.loads(problems.problem(410).content)["detail"] == "Gone."
 
 
 def test_session_without_csrf_token_is_403(slot: Slot) -> None:

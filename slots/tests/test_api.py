@@ -1,11 +1,15 @@
 """Doctors, shows, slots and seats over the API, for everybody and for staff."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from itertools import count
+from threading import Event, Lock, Semaphore
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import pytest
 from django.contrib.auth.models import Permission
+from django.db import OperationalError, connection
 from django.test import Client
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
@@ -24,6 +28,7 @@ from booking_site.tests.races import lapse, race
 from booking_site.tests.races import start as start_in_a_thread
 from bookings import lifecycle
 from bookings.lifecycle import Holder
+from slots import api as slots_api
 from slots import inventory
 from slots.api import SeatOut
 from slots.inventory import MOST_SEATS, SeatsInUse
@@ -392,6 +397,50 @@ def test_seats_of_a_slot_without_any_are_an_empty_list(client: Client) -> None:
     assert get(client, f"slots/{SlotFactory(places=0).pk}/seats") == []
 
 
+def test_seats_are_read_once_for_all_who_asked_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks while they are read gets what is read after that, though the next reading fails."""
+    begun, may_end, waiting = Event(), Event(), Semaphore(0)
+    readings = count(1)
+
+    class Turn:
+        lock = Lock()
+
+        def __enter__(self) -> None:
+            waiting.release()
+            self.lock.acquire()
+
+        def __exit__(self, *error: object) -> None:
+            self.lock.release()
+
+    def read(slot: int) -> str:
+        number = next(readings)
+        if number == 1:
+            begun.set()
+            assert may_end.wait(10)
+        if number == 2:
+            raise OperationalError
+        return f"[{number}]"
+
+    def ask(*args: object) -> bytes:
+        try:
+            return slots_api.seats(None, 1).content
+        except OperationalError:
+            return b"failed"
+
+    monkeypatch.setattr(slots_api, "_find", lambda *args: None)
+    monkeypatch.setattr(slots_api, "_seats_of", read)
+    monkeypatch.setattr(slots_api, "Lock", Turn)
+    with ThreadPoolExecutor(6) as crowd:
+        first = crowd.submit(ask)
+        assert begun.wait(10)
+        others = [crowd.submit(ask) for _ in range(5)]
+        assert all(waiting.acquire(timeout=10) for _ in range(6))
+        may_end.set()
+    assert first.result() == b"[1]"
+    assert sorted(other.result() for other in others) == [b"[3]"] * 4 + [b"failed"]
+    assert ask() == b"[4]"  # nothing is kept
+
+
 # ── What earlier systems got wrong ────────────────────────────────────────────────────────────────
 
 
@@ -711,6 +760,13 @@ BOTH = {"seats_per_row": "Give both, rows and seats_per_row, or neither."}
 def test_show_that_makes_no_sense_is_not_added(desk: Client, more: dict, errors: dict) -> None:
     assert_told(post(desk, "admin/shows", SHOW | more), errors)
     assert Show.objects.count() == 0
+
+
+def test_seats_of_a_show_are_written_down_after_its_transaction(
+    desk: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slots_api, "_seats_of", lambda slot: f"{connection.savepoint_ids}")
+    assert post(desk, "admin/shows", SHOW | {"capacity": 3}).json()["seats"] == []
 
 
 def test_show_whose_seats_cannot_be_made_is_not_made_either(
