@@ -17,13 +17,13 @@ from ninja.parser import Parser
 from accounts import tokens
 from accounts.api import router as accounts
 from booking_site import problems, views
+from booking_site.middleware import LARGEST_BODY
 from booking_site.openapi import Document
 from bookings.api import office as bookings_office
 from bookings.api import router as bookings
 from slots.api import office as slots_office
 from slots.api import router as slots
 
-LARGEST_BODY = 64 * 1024
 JSON_TYPE = "application/json"
 NO_JSON = "Send the body as JSON, with “Content-Type: application/json”."
 DOCS = {  # of Swagger UI

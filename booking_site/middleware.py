@@ -26,6 +26,7 @@ request_logger = logging.getLogger("holdfast.request")
 
 RETRY_AFTER = 3  # seconds
 SILENCE = 20  # seconds of a client that sends nothing of its request, or takes no answer
+LARGEST_BODY = 64 * 1024  # bytes of what is sent to the API
 LARGEST_DROPPED = 16 * 1024 * 1024  # bytes of a body that are read for nothing
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 REQUEST_ID = re.compile(r"[0-9A-Fa-f-]{32,36}")
@@ -115,8 +116,8 @@ class WholeRequestMiddleware:
     tunnel, must not keep one each while the other half is waited for. (wsgi.py has the same for
     those who are slow to read.) And half a request may make sense, another one than was meant:
     the server and Django would take it for the whole. What is too large to be kept in memory is
-    read by its view; the API's read none of it, and who sends it would see a broken connection
-    in place of the 413.
+    read by its view; the API's read none of it, nor is it kept, and who sends it would see a broken
+    connection in place of the 413.
     """
 
     def __init__(self, get_response: GetResponse) -> None:
@@ -134,12 +135,12 @@ class WholeRequestMiddleware:
     def _read(self, request: HttpRequest) -> bool:
         """Whether all of it came, as far as it is read here. Raises UnreadablePostError."""
         try:
-            return len(request.body) >= int(request.META.get("CONTENT_LENGTH") or 0)
-        except RequestDataTooBig:
-            if is_for_api(request) and int(request.META["CONTENT_LENGTH"]) <= LARGEST_DROPPED:
-                while request.read(65536):
-                    pass
-        except ValueError:  # of a Content-Length that is no number
+            length = int(request.META.get("CONTENT_LENGTH") or 0)
+            if not is_for_api(request) or length <= LARGEST_BODY:
+                return len(request.body) >= length
+            while length <= LARGEST_DROPPED and request.read(65536):
+                pass
+        except (RequestDataTooBig, ValueError):  # of a Content-Length that is no number
             pass
         return True
 

@@ -12,6 +12,7 @@ from datetime import timedelta
 
 import pytest
 from django.core.handlers.wsgi import WSGIRequest
+from django.http import HttpResponse
 from django.test import RequestFactory
 from django.utils import timezone
 
@@ -312,3 +313,14 @@ def test_request_that_broke_off_is_not_acted_on(site: LiveSite, kind: str) -> No
             assert answer.readline().startswith(b"HTTP/1.1 400 ")
             assert b"broke off" in answer.read()
     assert not Booking.objects.exists()
+
+
+@pytest.mark.parametrize(("size", "is_kept"), [(64 * 1024, True), (64 * 1024 + 1, False)])
+def test_body_too_large_for_the_api_is_read_but_not_kept(
+    rf: RequestFactory, size: int, is_kept: bool
+) -> None:
+    request = rf.post("/api/v1/auth/token", "x" * size, content_type="application/json")
+    answer = middleware.WholeRequestMiddleware(lambda request: HttpResponse())(request)
+    assert answer.status_code == 200
+    assert hasattr(request, "_body") is is_kept
+    assert request.environ["wsgi.input"].read() == b""
