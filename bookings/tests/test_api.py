@@ -275,7 +275,8 @@ def test_one_address_is_mailed_so_often(hall: Slot, settings: Any) -> None:
         confirm(stranger, live, name="Ada", email="ADA@example.org"),
         post(stranger, f"bookings/{booking['id']}/reschedule", move | {"slot": slot.pk}),
     ):
-        assert (refusal(answer), answer["Retry-After"]) == ((429, "too_many"), "3600")
+        assert refusal(answer) == (429, "too_many")
+        assert 3500 < int(answer["Retry-After"]) <= 3600
     assert rows() == before
     body_of(post(stranger, f"bookings/{live['id']}/reschedule", move))  # of which no mail tells
     body_of(confirm(stranger, live, name="Ada", email="grace@example.org"))
