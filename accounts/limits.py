@@ -92,7 +92,7 @@ def seconds_until_room(request: HttpRequest, action: str, *, key: str | None = N
 def _count(request: HttpRequest, action: str, key: str) -> ratelimit.RateLimitUsage | None:
     """Towards all rates of the limit or none: allauth's leaves those counted before a full one."""
     usage = ratelimit.RateLimitUsage(usage=[])
-    for rate in settings.ACCOUNT_RATE_LIMITS[action].split(","):
+    for rate in filter(None, settings.ACCOUNT_RATE_LIMITS.get(action, "").split(",")):
         one = ratelimit.consume(request, app=APP, action=action, config={action: rate}, key=key)
         if one is None:
             usage.rollback()
