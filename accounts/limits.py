@@ -16,7 +16,7 @@ from django.http import HttpRequest
 from booking_site.database import bound_waiting
 
 APP = "allauth.account"
-LOCK_TIMEOUT = "1s"  # a count takes milliseconds, and who waits keeps a connection from others
+LOCK_TIMEOUT = "2s"  # a count takes milliseconds, and who waits keeps a connection from others
 LONGEST_WAIT = 10  # seconds, for what is under way
 LONGEST_TRY = 15  # seconds, after which nothing is under way any more: its process died
 PAUSE = 0.2  # seconds
@@ -28,7 +28,7 @@ def one_at_a_time(cache_key: str) -> Iterator[bool]:
     if the limit were reached: seven of ten who logged in at once from one address. A whole clinic
     may have one.
 
-    Here the database keeps a queue, for up to a second; then it is busy, and the answer 503. The
+    Here the database keeps a queue, for up to two seconds; then it is busy, and the answer 503. The
     lock is the transaction's, so it ends with whoever dies holding it.
     """
     with transaction.atomic():

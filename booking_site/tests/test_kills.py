@@ -25,7 +25,7 @@ import pytest
 from booking_site.embedded_postgres.server import Server
 from booking_site.tests.live_site import BASE_DIR, LiveSite, live_site
 
-SECONDS = float(os.environ.get("KILL_SECONDS", "12"))
+SECONDS = float(os.environ.get("KILL_SECONDS", "9"))
 CLIENTS = 8
 BOOKING = re.compile(r"^/bookings/([0-9a-f-]{36})/$")
 
