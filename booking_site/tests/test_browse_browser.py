@@ -70,6 +70,7 @@ def test_doctor_is_found_by_specialization_and_back_keeps_the_filters(
     page.goto("/")
     page.get_by_role("link", name="Doctors", exact=True).click()
     expect_doctors(page, "Dr. Heart", "Dr. Müller", "Dr. Skin")
+    page.wait_for_load_state()  # before its script is there, a choice waits for the button
     page.get_by_label("Specialization", exact=True).select_option("Dermatology")
     if not javascript:
         page.get_by_role("button", name="Search").click()
