@@ -167,6 +167,8 @@ def hold(
         return booking
 
     try:
+        if seat_ids is None and slot.pk in _lately_sold_out:
+            _require_left(slot, quantity)
         booking = _with_seats(attempt, slot, quantity, any_seats=seat_ids is None)
         booking.is_new = True
         return booking
@@ -175,7 +177,22 @@ def hold(
             return earlier
         if isinstance(refusal, SoldOut | SeatsTaken):
             refusals.record(slot, holder, quantity, refusal, **details)
+        if isinstance(refusal, SoldOut):
+            _lately_sold_out.add(slot.pk)
         raise
+
+
+# Slots for which this process has refused a hold. Who asks for one of them is told after one look,
+# without a transaction, if there still are too few seats: most who come to a sold-out night do.
+_lately_sold_out: set[int] = set()
+
+
+def _require_left(slot: Slot, quantity: int) -> None:
+    """Raises SoldOut as `_with_seats` would, after its last look. One query."""
+    left = count_left(slot, quantity, None)
+    if left < quantity:
+        raise SoldOut(left)
+    _lately_sold_out.discard(slot.pk)
 
 
 def _check_request(
