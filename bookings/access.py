@@ -2,6 +2,7 @@
 
 import uuid
 
+from django.conf import settings
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest
@@ -88,6 +89,8 @@ def count_hold(request: HttpRequest, key: str | None = None) -> None:
     """Counts a hold of this network address, if a setting says so. Raises TooMany, but not to who
     has the key of a booking: asking again is answered with it, and holds nothing.
     """
+    if "hold" not in settings.ACCOUNT_RATE_LIMITS:
+        return
     try:
         consume(request, "hold", HELD_TOO_OFTEN)
     except TooMany:

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 from django.conf import settings
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
-from django.urls import reverse
 from ninja import Field, Header, Query, Router, Schema
 from ninja.pagination import paginate
 from pydantic import AfterValidator, WithJsonSchema, model_validator
@@ -185,7 +184,7 @@ def hold(
     response = _answer(_read(booking.pk))
     if booking.is_new:
         response.status_code = 201
-        response["Location"] = reverse("api:booking", args=[booking.pk])
+        response["Location"] = f"{request.path}/{booking.pk}"
     return response
 
 
