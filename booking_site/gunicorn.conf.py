@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import gevent
+from gevent.server import StreamServer
 from gunicorn import util
 from gunicorn.glogging import Logger
+from gunicorn.workers import ggevent
 
 _SHOW = """
 import json
@@ -106,6 +108,20 @@ def _write_problem(client: socket.socket, status: int, reason: str, message: str
 
 
 util.write_error = _write_problem
+
+
+class _Server(StreamServer):
+    """Lets in half as many clients again as it has, each time that it has gone round them.
+
+    gunicorn has it let in one, so that the workers get equally many; of a crowd that comes at once
+    the last then wait until the first have been served a hundred times. Many at once from the
+    start, and one worker takes all of a small crowd.
+    """
+
+    max_accept = property(lambda self: 1 + len(self.pool or ()) // 2, lambda self, number: None)
+
+
+ggevent.StreamServer = _Server
 
 # A connection is an open file, and the database, logs and modules need some too.
 _needed = worker_connections + 256
