@@ -17,9 +17,16 @@ from pydantic import AfterValidator, WithJsonSchema, model_validator
 from accounts import tokens
 from booking_site.fields import Id, IdInUrl, Pages, Text, as_in, storable
 from booking_site.openapi import refuses
+from booking_site.prepared import prepared, select, send
 from booking_site.problems import invalid_fields
 from bookings import browser, lifecycle
-from bookings.access import count_hold, count_mail, is_staff_of_others, load_booking, made_with
+from bookings.access import (
+    count_hold,
+    count_mail,
+    find_made_with,
+    is_staff_of_others,
+    load_booking,
+)
 from bookings.errors import InvalidRequest, SweeperRunning
 from bookings.forms import DetailsForm
 from bookings.models import BOOKING_WAS_REFUSED, Booking
@@ -181,7 +188,7 @@ def hold(
             email=wish.email or "",
             phone=wish.phone or "",
         )
-    response = _answer(_read(booking.pk))
+    response = _answer(booking)
     if booking.is_new:
         response.status_code = 201
         response["Location"] = f"{request.path}/{booking.pk}"
@@ -219,13 +226,12 @@ def booking_by_key(request: HttpRequest, key: str) -> HttpResponse:
     Percent-encode the key. It is found by whoever sent it: that user, or any guest.
     """
     try:
-        made = made_with(request, _check_key(key))
+        made = find_made_with(request, _check_key(key))
     except ValueError:
-        made = Booking.objects.none()
-    found = made.with_state().with_seats().first()
-    if found is None:
+        made = None
+    if made is None:
         raise Http404("No booking was made with this key.")
-    return _answer(found)
+    return _answer(made)
 
 
 @router.post(
@@ -244,8 +250,7 @@ def confirm(
     if booking.state == Booking.Status.PENDING:
         given |= _who_comes(booking, given)
         count_mail(request, given["email"])
-    lifecycle.confirm(booking, **given, actor=browser.holder_of(request))
-    return _answer(_read(booking_id))
+    return _answer(lifecycle.confirm(booking, **given, actor=browser.holder_of(request)))
 
 
 def _who_comes(booking: Booking, given: dict[str, str]) -> dict[str, str]:
@@ -268,8 +273,7 @@ def _who_comes(booking: Booking, given: dict[str, str]) -> dict[str, str]:
 )
 def extend(request: HttpRequest, booking_id: uuid.UUID) -> HttpResponse:
     """Holds the seats as long again from now on, up to the most there is: see `expires_at`."""
-    lifecycle.extend(load_booking(request, booking_id, to="confirm"))
-    return _answer(_read(booking_id))
+    return _answer(lifecycle.extend(load_booking(request, booking_id, to="confirm")))
 
 
 @router.post(
@@ -284,13 +288,13 @@ def cancel(
 ) -> HttpResponse:
     """Gives the seats back. Again: the same answer, and nothing more."""
     booking = load_booking(request, booking_id, to="cancel")
-    lifecycle.cancel(
+    cancelled = lifecycle.cancel(
         booking,
         actor=browser.holder_of(request),
         reason=(why and why.reason) or "",
         by_staff=is_staff_of_others(request, booking),
     )
-    return _answer(_read(booking_id))
+    return _answer(cancelled)
 
 
 @router.post(
@@ -312,15 +316,22 @@ def reschedule(request: HttpRequest, booking_id: uuid.UUID, wish: SeatsIn) -> Ht
     if booking.state == Booking.Status.CONFIRMED and booking.email:
         count_mail(request, booking.email)
     with _naming_field(wish):
-        lifecycle.reschedule(booking, slot=slot, **wish.wish, actor=browser.holder_of(request))
-    return _answer(_read(booking_id))
+        moved = lifecycle.reschedule(
+            booking, slot=slot, **wish.wish, actor=browser.holder_of(request)
+        )
+    return _answer(moved)
 
 
 def _find_slot(pk: int) -> Slot:
-    slot = Slot.objects.filter(pk=pk).first()
-    if slot is None:
+    [found] = send(_read_slot(pk=pk))
+    if not found:
         raise Http404("There is no slot with this id.")
-    return slot
+    return found[0]
+
+
+@prepared
+def _read_slot(*, pk: int) -> Any:
+    return select(Slot.objects.filter(pk=pk))
 
 
 @contextmanager
@@ -331,11 +342,6 @@ def _naming_field(wish: SeatsIn) -> Iterator[None]:
     except InvalidRequest as error:
         field = "quantity" if wish.seat_ids is None else "seat_ids"
         raise invalid_fields({field: [str(error)]}) from error
-
-
-def _read(booking_id: uuid.UUID) -> Booking:
-    """The booking as it is now, with all that is shown of it: one query."""
-    return Booking.objects.with_state().with_seats().get(pk=booking_id)
 
 
 def _answer(booking: Booking) -> HttpResponse:
