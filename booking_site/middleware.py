@@ -6,7 +6,8 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 from csp.constants import HEADER
 from csp.utils import build_policy
@@ -73,8 +74,7 @@ class RequestLogMiddleware:
     The route is the name of the URL pattern, never the path: a booking's path is its key. Nor is
     there an address, a query or a user in it. The id of the request, which all that is logged
     meanwhile tells, is kept by django-guid; one that a client sent counts only if it is a trusted
-    proxy's and looks like an id. Of an answer that is streamed the milliseconds are those until it
-    begins.
+    proxy's and looks like an id. The line of an event stream is written when it ends.
     """
 
     def __init__(self, get_response: GetResponse) -> None:
@@ -85,6 +85,14 @@ class RequestLogMiddleware:
         request_id = set_guid(self._request_id(request))
         response = self.get_response(request)
         response["X-Request-ID"] = request_id
+        write = partial(self._write, request, response, started)
+        if response.get("Content-Type") == "text/event-stream":
+            response.streaming_content = _and_then(response.streaming_content, write)
+        else:
+            write()
+        return response
+
+    def _write(self, request: HttpRequest, response: HttpResponse, started: float) -> None:
         line = {
             "method": request.method if request.method in METHODS else "other",
             "route": self._route(request),
@@ -97,7 +105,6 @@ class RequestLogMiddleware:
             *line.values(),
             extra=line,
         )
-        return response
 
     def _request_id(self, request: HttpRequest) -> str:
         given = request.META.get("HTTP_X_REQUEST_ID", "")
@@ -109,6 +116,13 @@ class RequestLogMiddleware:
         if match := request.resolver_match:
             return match.view_name or match.route
         return "static" if request.path_info.startswith(settings.STATIC_URL) else "none"
+
+
+def _and_then(events: Iterable[bytes], write: Callable[[], None]) -> Iterator[bytes]:
+    try:
+        yield from events
+    finally:
+        write()
 
 
 class BrokeOff(HttpResponseBadRequest):

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.db import connection
+from django.http import StreamingHttpResponse
 from django.shortcuts import resolve_url
 from django.test import Client, RequestFactory
 
@@ -318,6 +319,19 @@ def test_static_route_is_logged_at_debug_only(caplog: pytest.LogCaptureFixture) 
         ("DEBUG", "static"),
         ("INFO", "none"),
     ]
+
+
+def test_stream_is_logged_when_it_ends(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "holdfast.request")
+    events = StreamingHttpResponse(iter([b"1", b"2"]), content_type="text/event-stream")
+    respond = middleware.RequestLogMiddleware(lambda request: events)
+    answer = respond(RequestFactory().get("/"))
+    sent = iter(answer)
+    assert next(sent) == b"1"
+    assert caplog.records == []
+    answer.close()  # the browser has gone
+    assert [(r.levelname, r.route, r.status) for r in caplog.records] == [("INFO", "none", 200)]
+    assert list(sent) == []
 
 
 @pytest.mark.parametrize(
