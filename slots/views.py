@@ -191,7 +191,12 @@ def slot_context(request: HttpRequest, slot: Slot, selected: Collection[int] = (
         "news": reverse("seat_grid", args=[slot.pk]),
     }
     if slot.is_numbered:
-        plan = seat_map.load(slot, own={booking.pk for booking in own}, selected=selected)
+        plan = seat_map.load(
+            slot,
+            own={booking.pk for booking in own},
+            selected=selected,
+            can_choose=phase == "open",
+        )
         seen = [plan.fingerprint]
         context |= {"plan": plan, "available": plan.available, "capacity": plan.capacity}
     else:
