@@ -93,10 +93,10 @@ class _Outbox:
     def __init__(self) -> None:
         self._topics: set[Topic] = set()
         self._has_some = threading.Event()
-        self._has_writer = False
+        self.has_writer = False
 
     def put(self, topics: Collection[Topic]) -> None:
-        if self._has_writer:
+        if self.has_writer:
             self._topics.update(topics)
             self._has_some.set()
         elif topics:
@@ -106,7 +106,7 @@ class _Outbox:
                 logger.warning("news could not be told", exc_info=True)
 
     def write_for_ever(self) -> None:
-        self._has_writer = True
+        self.has_writer = True
         while True:
             self._has_some.wait()
             self._has_some.clear()
@@ -262,7 +262,8 @@ class Viewer:
         return False
 
     def cut(self) -> None:
-        """Ends a send that waits for a reader."""
+        """Ends it, also a send that waits for the reader."""
+        self.send(END)
         self.end_connection(socket.SHUT_RDWR)
 
     def end_connection(self, how: int = socket.SHUT_RD) -> None:
@@ -471,10 +472,12 @@ class Hub:
                     time.sleep(0.2)
                     if stop_signal.is_stopping() and not self.is_stopping:
                         self.stop()
+                for viewer in list(self._viewers):
+                    if viewer.is_gone():
+                        viewer.cut()
                 for viewer in [v for v in list(self._viewers) if id(v) // 16 % BEAT_EVERY == turn]:
                     has_more = not viewer.inbox.empty()
-                    if viewer.is_gone() or (has_more and viewer.is_late):
-                        viewer.send(END)
+                    if has_more and viewer.is_late:
                         viewer.cut()
                     elif self.is_listening and not has_more:
                         viewer.send(BEAT)
