@@ -86,6 +86,7 @@ from bookings.seat_locks import (
     read_whole_slot,
     require_slot,
 )
+from slots import live
 from slots.models import Seat, Slot
 
 logger = logging.getLogger("holdfast.lifecycle")
@@ -170,6 +171,7 @@ def hold(
         if seat_ids is None and slot.pk in _lately_sold_out:
             _require_left(slot, quantity)
         booking = _with_seats(attempt, slot, quantity, any_seats=seat_ids is None)
+        live.tell(booking.slot)
         booking.is_new = True
         return booking
     except BookingError as refusal:
@@ -314,7 +316,9 @@ def confirm(
         notices.confirmed(current)
         return seats
 
-    return _reload(booking, _transact(attempt, binds=True))
+    booking = _reload(booking, _transact(attempt, binds=True))
+    live.tell(booking.slot)
+    return booking
 
 
 def extend(booking: Booking) -> Booking:
@@ -350,7 +354,9 @@ def cancel(
     Locks the booking, then its seats. Raises HoldExpired, WrongState, SlotClosed, SlotBusy.
     """
     attempt = partial(_cancel, booking, actor, reason, by_staff=by_staff)
-    return _reload(booking, _transact(attempt, binds=True))
+    booking = _reload(booking, _transact(attempt, binds=True))
+    live.tell(booking.slot)
+    return booking
 
 
 def release(booking: Booking, *, actor: Holder | str, reason: str = "") -> Booking:
@@ -360,7 +366,9 @@ def release(booking: Booking, *, actor: Holder | str, reason: str = "") -> Booki
     Locks the booking, then its seats. Raises HoldExpired, WrongState, SlotBusy.
     """
     attempt = partial(_cancel, booking, actor, reason, by_staff=True, only_held=True)
-    return _reload(booking, _transact(attempt, binds=True))
+    booking = _reload(booking, _transact(attempt, binds=True))
+    live.tell(booking.slot)
+    return booking
 
 
 def _cancel(
@@ -455,6 +463,7 @@ def reschedule(
         if current.status == Booking.Status.CONFIRMED and old != new:
             current.slot, current.quantity, current.labels = fresh, quantity, labels
             notices.moved(current, before=before)
+        live.tell(before, fresh)
         return new
 
     seats = _with_seats(attempt, slot, quantity, any_seats=seat_ids is None, own=booking)
@@ -536,8 +545,10 @@ def expire_due(*, batch_size: int = 500) -> tuple[int, int]:
         due = list(
             Booking.objects.due()
             .order_by("expires_at")
+            .select_related("slot")
             .select_for_update(of=("self",), no_key=True, skip_locked=True)[:batch_size]
         )
+        live.tell(*(booking.slot for booking in due))
         ids = [booking.pk for booking in due]
         seats = list(Seat.objects.filter(booking__in=ids).lock())
         released = Seat.objects.filter(pk__in=[seat.pk for seat in seats], booking__in=ids).update(
@@ -582,6 +593,7 @@ def cancel_slot(slot: Slot, *, actor: Holder | str, reason: str = "") -> list[Bo
         list(Seat.objects.filter(slot=slot).values_list("pk").lock())
 
     _transact(close)
+    live.tell(slot)
     busy = None
     try:
         _transact(wait_for_holds)
@@ -598,6 +610,7 @@ def cancel_slot(slot: Slot, *, actor: Holder | str, reason: str = "") -> list[Bo
             continue  # it ended by itself in the meantime
         except SlotBusy as error:
             busy = error
+    live.tell(slot)
     if busy:
         raise busy
     return cancelled

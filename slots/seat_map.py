@@ -1,13 +1,19 @@
-"""The plan of a hall: seats become sections, rows and cells, as this viewer sees them."""
+"""The plan of a hall: seats become sections, rows and cells, as this viewer sees them.
 
-import hashlib
+Halls have thousands of seats. What there is of each is made here, the HTML too: a template would
+take twenty times as long.
+"""
+
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, TypedDict
 
-from slots.models import Seat, Slot
+from django.utils.html import escape
+from django.utils.safestring import SafeString
+
+from slots.models import LETTERS, Seat, Slot
 
 YOURS = "YOURS"
 STATE_NAMES = {
@@ -65,11 +71,19 @@ class Row:
 
 @dataclass(slots=True)
 class Section:
-    """`columns`: for each column of the plan whether it is an aisle."""
+    """`columns`: for each column of the plan whether it is an aisle. `can_choose`: as `load` has
+    it.
+    """
 
     name: str
     columns: list[bool]
     rows: list[Row]
+    can_choose: bool
+
+    @property
+    def html(self) -> SafeString:
+        """Its rows, those of a table."""
+        return SafeString("\n".join(row_html(row, can_choose=self.can_choose) for row in self.rows))
 
     @property
     def is_dense(self) -> bool:
@@ -81,13 +95,14 @@ class SeatMap:
     """All seats as the viewer sees them; laid out only when somebody looks at the `sections`."""
 
     seats: list[SeatRow]
-    selected: set[int]
+    selected: Collection[int]
+    can_choose: bool
     counts: dict[str, int]
-    fingerprint: str
+    states: str  # a letter for each, as everybody sees them, in id order
 
     @cached_property
     def sections(self) -> list[Section]:
-        return list(_sections(self.seats, self.selected))
+        return list(_sections(self.seats, self.selected, self.can_choose))
 
     @property
     def has_accessible(self) -> bool:
@@ -116,21 +131,28 @@ class SeatMap:
         ]
 
 
-def load(slot: Slot, *, own: Collection = (), selected: Collection[int] = ()) -> SeatMap:
+def load(
+    slot: Slot,
+    *,
+    own: Collection = (),
+    selected: Collection[int] = (),
+    can_choose: bool = False,
+) -> SeatMap:
     """The plan of a slot: one query. `own`: ids of the viewer's bookings, whose seats are YOURS.
 
-    Seats in `selected` that are still available come out selected.
+    `can_choose`: free seats can be ticked; those in `selected` that are still free come out so.
     """
     fields = [field for field in SeatRow._fields if field not in ("state", "booking_id")]
     rows = slot.seats.with_state().order_by("id").values_list(*fields, "state", "booking_id")
-    seats = [_as_seen(SeatRow._make(row), own) for row in rows]
+    public = [SeatRow._make(row) for row in rows]
+    seats = [_as_seen(seat, own) for seat in public] if own else public
     counts = Counter(seat.state for seat in seats)
-    states = ",".join(f"{seat.pk}{seat.state}" for seat in seats)
     return SeatMap(
         seats=seats,
         selected=set(selected),
+        can_choose=can_choose,
         counts={state: counts[state] for state in STATE_NAMES},
-        fingerprint=hashlib.blake2b(states.encode(), digest_size=8).hexdigest(),
+        states="".join(LETTERS[seat.state] for seat in public),
     )
 
 
@@ -139,7 +161,61 @@ def _as_seen(seat: SeatRow, own: Collection) -> SeatRow:
     return seat._replace(state=YOURS) if is_taken and seat.booking_id in own else seat
 
 
-def _sections(seats: Iterable[SeatRow], selected: set[int]) -> Iterator[Section]:
+def make_cell(seat: SeatRow, selected: Collection[int] = ()) -> Cell:
+    is_free = seat.state == Seat.State.AVAILABLE
+    number = str(seat.number) if seat.row and seat.number else seat.label
+    name = f"{seat.label}, wheelchair place" if seat.accessible else seat.label
+    return Cell(
+        pk=seat.pk,
+        label=seat.label,
+        text=number if is_free else SIGNS[seat.state],
+        name=name if is_free else f"{name}, {STATE_NAMES[seat.state]}",
+        state=seat.state,
+        is_free=is_free,
+        is_accessible=seat.accessible,
+        is_selected=is_free and seat.pk in selected,
+    )
+
+
+def seat_html(cell: Cell, *, can_choose: bool) -> SafeString:
+    """One seat, as the plan of the hall and the news of it draw it: `<… id="seat-1" …>`.
+
+    A box to tick where it is free and `can_choose`, else a picture with a name.
+    """
+    pk, label, name = cell["pk"], escape(cell["label"]), escape(cell["name"])
+    text = escape(cell["text"])
+    if can_choose and cell["is_free"]:
+        accessible = " data-accessible" if cell["is_accessible"] else ""
+        checked = " checked" if cell["is_selected"] else ""
+        return SafeString(
+            f'<label class="seat" id="seat-{pk}" data-seat="{label}" data-state="AVAILABLE"'
+            f'{accessible}><input type="checkbox" name="seat" value="{pk}" aria-label="{name}"'
+            f"{checked}>{text}</label>"
+        )
+    return SafeString(
+        f'<span class="seat" id="seat-{pk}" role="img" data-seat="{label}"'
+        f' data-state="{cell["state"]}" aria-label="{name}">{text}</span>'
+    )
+
+
+def row_html(row: Row, *, can_choose: bool) -> SafeString:
+    """The row of a table: its name, the seats, its name again for those who look from there."""
+    name = escape(row.name)
+    cells = "".join(
+        f'<td colspan="{cell["gap"]}"></td>'
+        if "gap" in cell
+        else f"<td>{seat_html(cell, can_choose=can_choose)}</td>"
+        for cell in row.cells
+    )
+    return SafeString(
+        f'<tr><th scope="row">{name}</th>{cells}<td class="row-end" aria-hidden="true">{name}</td>'
+        "</tr>"
+    )
+
+
+def _sections(
+    seats: Iterable[SeatRow], selected: Collection[int], can_choose: bool
+) -> Iterator[Section]:
     """In the order in which the seats were made, as are the rows."""
     by_section: dict[str, dict[tuple[str, int], list[SeatRow]]] = {}
     sizes: Counter[str] = Counter()
@@ -159,6 +235,7 @@ def _sections(seats: Iterable[SeatRow], selected: set[int]) -> Iterator[Section]
                 Row(key[0], list(_cells(row, positions, len(columns), selected)))
                 for key, row in placed.items()
             ],
+            can_choose=can_choose,
         )
 
 
@@ -184,25 +261,16 @@ def _close_up(used: list[int]) -> tuple[dict[int, int], list[bool]]:
 
 
 def _cells(
-    row: list[tuple[int, SeatRow]], positions: dict[int, int], width: int, selected: set[int]
+    row: list[tuple[int, SeatRow]],
+    positions: dict[int, int],
+    width: int,
+    selected: Collection[int],
 ) -> Iterator[Cell]:
     at = 0
     for column, seat in row:
         if gap := positions[column] - at:
             yield Cell(gap=gap)
         at = positions[column] + 1
-        is_free = seat.state == Seat.State.AVAILABLE
-        number = str(seat.number) if seat.row and seat.number else seat.label
-        name = f"{seat.label}, wheelchair place" if seat.accessible else seat.label
-        yield Cell(
-            pk=seat.pk,
-            label=seat.label,
-            text=number if is_free else SIGNS[seat.state],
-            name=name if is_free else f"{name}, {STATE_NAMES[seat.state]}",
-            state=seat.state,
-            is_free=is_free,
-            is_accessible=seat.accessible,
-            is_selected=is_free and seat.pk in selected,
-        )
+        yield make_cell(seat, selected)
     if width > at:
         yield Cell(gap=width - at)

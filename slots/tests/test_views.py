@@ -404,3 +404,31 @@ def test_labels_are_escaped(client: Client) -> None:
     html = get(client, slot.get_absolute_url())
     assert 'data-seat="&quot;&gt;&lt;script&gt;"' in html
     assert '<th scope="row">&lt;i&gt;</th>' in html
+
+
+@pytest.mark.parametrize("can_choose", [True, False])
+def test_seat_is_drawn_with_its_own_id_as_in_the_plan(client: Client, can_choose: bool) -> None:
+    opens = None if can_choose else timezone.now() + timedelta(hours=1)
+    slot = SlotFactory(rows=1, seats_per_row=3, opens_at=opens)
+    first, second, third = slot.seats.order_by("pk")
+    Seat.objects.filter(pk=second.pk).update(accessible=True)
+    inventory.block_seats(slot, seat_ids=[third.pk])
+    cells = [seat_map.make_cell(seat, {first.pk}) for seat in seat_map.load(slot).seats]
+    drawn = [seat_map.seat_html(cell, can_choose=can_choose) for cell in cells]
+    span = '<span class="seat" id="seat-{}" role="img" data-seat="{}" data-state="{}" aria-label='
+    if can_choose:
+        label = '<label class="seat" id="seat-{}" data-seat="A{}" data-state="AVAILABLE"{}>'
+        box = '<input type="checkbox" name="seat" value="{}" aria-label="{}"{}>{}</label>'
+        assert drawn[:2] == [
+            label.format(first.pk, 1, "") + box.format(first.pk, "A1", " checked", 1),
+            label.format(second.pk, 2, " data-accessible")
+            + box.format(second.pk, "A2, wheelchair place", "", 2),
+        ]
+    else:
+        assert drawn[:2] == [
+            span.format(first.pk, "A1", "AVAILABLE") + '"A1">1</span>',
+            span.format(second.pk, "A2", "AVAILABLE") + '"A2, wheelchair place">2</span>',
+        ]
+    assert drawn[2] == span.format(third.pk, "A3", "BLOCKED") + '"A3, not on sale">–</span>'
+    html = get(client, slot.get_absolute_url())
+    assert [seat in html for seat in drawn] == [not can_choose, True, True]
