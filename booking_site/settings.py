@@ -57,6 +57,19 @@ def read_number(name: str, default: int, least: int = 1, most: int = 1_000_000) 
     return read(name, env.int, default, lambda n: least <= n <= most, wanted)
 
 
+def read_switch(name: str, *, default: bool) -> bool:
+    """“on” or “off” from the environment."""
+    words = {"on": True, "true": True, "yes": True, "1": True}
+    words |= {"off": False, "false": False, "no": False, "0": False}
+    return read(
+        name,
+        lambda name: words.get(env.str(name).lower()),
+        default,
+        lambda value: value is not None,
+        "on or off",
+    )
+
+
 def are_networks(addresses: list[str]) -> bool:
     for address in addresses:
         ipaddress.ip_network(address)  # raises ValueError
@@ -136,15 +149,7 @@ def read_secret_key(data_dir: Path) -> str:
 DATA_DIR = Path(env.str("DATA_DIR", "") or default_data_dir(BASE_DIR, "run")).absolute()
 DATABASE_URL = env.str("DATABASE_URL", "")
 
-_switch = {"on": True, "true": True, "yes": True, "1": True}
-_switch |= {"off": False, "false": False, "no": False, "0": False}
-DEBUG = read(
-    "DEBUG",
-    lambda name: _switch.get(env.str(name).lower()),
-    False,
-    lambda value: value is not None,
-    "on or off",
-)
+DEBUG = read_switch("DEBUG", default=False)
 SECRET_KEY = env.str("SECRET_KEY", "")
 if not SECRET_KEY:
     if DATABASE_URL:
@@ -285,6 +290,8 @@ DATABASES["default"]["OPTIONS"] |= {
     },
     "connect_timeout": 5,
 }
+# What is asked most is prepared by PostgreSQL: booking_site/prepared.py.
+PREPARED_STATEMENTS = read_switch("PREPARED_STATEMENTS", default=True)
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # People
