@@ -7,6 +7,7 @@ from django.db import connection
 SPREAD = 5_000  # slots
 PLACES = 25  # in each of them: more than any run can take
 HOT = 100_000  # places in one slot
+USUAL = 100  # places of other dates, which lists show
 PAST = "1 day"  # how long ago at least the bookings that stay were made
 FILLING = 5_000  # places of one slot that is sold to the last
 
@@ -39,7 +40,7 @@ def load() -> Inventory:
     doctors = _add_doctors(40)
     _add_times(doctors, days=14, a_day=8)
     shows = _add_shows(60)
-    _add_dates(shows[:30], days=20, apart="1 day", places=100)
+    _add_dates(shows[:30], days=20, apart="1 day", places=USUAL)
     slots = _add_dates(shows[30:50], days=SPREAD // 20, apart="3 hours", places=PLACES)
     hot = _add_dates(shows[50:51], days=1, apart="1 day", places=HOT)[0]
     sold_out = _add_dates(shows[51:52], days=1, apart="1 day", places=100)[0]

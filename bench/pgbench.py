@@ -30,19 +30,24 @@ def run(
     seconds: float = 0,
     transactions: int = 0,
     clients: int = 32,
+    pipelined: bool = False,
     **variables: int,
 ) -> Speed:
     """Runs a script so long, or so often by each client. Raises RuntimeError if a client gave up:
     then the seats ran out, or the statements are no longer PostgreSQL's.
+
+    `pipelined`: in as few round trips as the site's, where the script says how.
     """
+    text = script(name).read_text()
     how_long = [f"--transactions={transactions}"] if transactions else [f"--time={round(seconds)}"]
     command = [
         *(str(find_binaries(server_account()) / "pgbench"), "--no-vacuum", "--protocol=prepared"),
-        *(f"--client={clients}", f"--jobs={THREADS}", *how_long, f"--file={script(name)}"),
+        *(f"--client={clients}", f"--jobs={THREADS}", *how_long, "--file=/dev/stdin"),
         *(f"--define={variable}={value}" for variable, value in variables.items()),
         *(f"--host={server.socket_dir}", f"--username={ROLE}", DATABASE),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    text = text.replace("-- \\", "\\") if pipelined else text
+    done = subprocess.run(command, capture_output=True, text=True, input=text)
     if done.returncode:
         raise RuntimeError(f"pgbench failed at {name}: {done.stderr.strip()[-500:]}")
     return read_speed(done.stdout)

@@ -37,6 +37,9 @@ def combine(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     figures["limit_ratio"] = ratio(figures["ok_per_s"], figures["limit_per_s"])
     if "named_ok_per_s" in figures:
         figures["named_ratio"] = ratio(figures["named_ok_per_s"], figures["named_alone_per_s"])
+    if "pipelined_limit_per_s" in figures:
+        pipelined = figures["pipelined_limit_per_s"]
+        figures["pipelined_limit_ratio"] = ratio(figures["ok_per_s"], pipelined)
     return figures
 
 

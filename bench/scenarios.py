@@ -109,7 +109,9 @@ class Bench:
     def _pgbench(self, script: str, slots: tuple[int, ...]) -> float:
         return self.pgbench(script, slots, CLIENTS)
 
-    def pgbench(self, script: str, slots: tuple[int, ...], clients: int) -> float:
+    def pgbench(
+        self, script: str, slots: tuple[int, ...], clients: int, *, pipelined: bool = False
+    ) -> float:
         """Transactions a second of PostgreSQL alone, on one slot or on all between two."""
         first, last = slots[0], slots[-1]
         first_seat, last_seat = inventory.seats_of(first)
@@ -118,6 +120,7 @@ class Bench:
             script,
             seconds=self.pace.limit_seconds,
             clients=clients,
+            pipelined=pipelined,
             first=first,
             last=last,
             first_seat=first_seat,
@@ -143,6 +146,10 @@ class Bench:
         if scenario.books:
             inventory.give_back()
         figures["limit_per_s"] = scenario.limit()
+        if scenario.name == "hold_spread":
+            inventory.give_back()
+            pipelined = self.pgbench("hold_any", self.stock.spread, CLIENTS, pipelined=True)
+            figures["pipelined_limit_per_s"] = pipelined
         return figures
 
     def load(self, scenario: Scenario, *, clients: int = CLIENTS) -> dict[str, Any]:

@@ -396,8 +396,8 @@ def test_the_figure_shows_both_lines_and_every_number_of_clients() -> None:
 def test_the_inventory_holds_the_invariants_before_and_after(monkeypatch: Any) -> None:
     from bookings import invariants
 
-    monkeypatch.setattr(inventory, "SPREAD", 40)
-    monkeypatch.setattr(inventory, "HOT", 50)
+    for name, size in {"SPREAD": 40, "PLACES": 2, "HOT": 50, "USUAL": 1, "FILLING": 20}.items():
+        monkeypatch.setattr(inventory, name, size)
     monkeypatch.setattr(inventory, "_tidy", lambda: None)
     stock = inventory.load()
     inventory.add_history(2_000)
