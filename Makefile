@@ -2,7 +2,7 @@
 # they need they install, into .venv where they can.
 PYTHON ?= python3
 
-.PHONY: run test lint screenshots postman
+.PHONY: run test bench lint screenshots postman
 
 # The site with demo data. PORT=8001 HOST=0.0.0.0 make run
 run:
@@ -11,6 +11,10 @@ run:
 # Every test. make test ARGS="-k race -x"
 test:
 	@exec $(PYTHON) booking_site/bootstrap.py test $(ARGS)
+
+# How fast it is, beside its limits: bench/README.md. make bench QUICK=1, make bench ONLY="home refuse"
+bench:
+	@exec $(PYTHON) booking_site/bootstrap.py bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
 
 # What the gate checks beside the tests.
 lint:
