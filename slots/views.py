@@ -2,9 +2,10 @@
 
 import re
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 from django.conf import settings
@@ -20,6 +21,12 @@ from django.http import (
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
+from django.utils.cache import (
+    add_never_cache_headers,
+    get_conditional_response,
+    set_response_etag,
+)
+from django.utils.http import quote_etag
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_safe
 
@@ -51,8 +58,9 @@ def home(request: HttpRequest) -> HttpResponse:
         "has_more_shows": len(shows) > SHOWS_AT_HOME,
         "has_more_doctors": len(doctors) > DOCTORS_AT_HOME,
         "few": FEW_LEFT,
+        "stream": _stream_of(_next_of(shows[:SHOWS_AT_HOME]), doctors[:DOCTORS_AT_HOME]),
     }
-    return render(request, "slots/home.html", context)
+    return render_list(request, "slots/home.html", "slots/_home.html", context)
 
 
 @require_safe
@@ -74,7 +82,8 @@ def shows(request: HttpRequest) -> HttpResponse:
     page = paginate(request, found, SUBJECTS_A_PAGE)
     _attach_slots(page.object_list, dates, 1)
     context = {"filters": filters, "page": page, "few": FEW_LEFT}
-    return render(request, "slots/shows.html", context)
+    context["stream"] = _stream_of(_next_of(page.object_list))
+    return render_list(request, "slots/shows.html", "slots/_shows.html", context)
 
 
 @require_safe
@@ -96,7 +105,8 @@ def doctors(request: HttpRequest) -> HttpResponse:
         found = found.order_by("name", "id")
     page = paginate(request, found, SUBJECTS_A_PAGE)
     _attach_slots(page.object_list, times, NEXT_TIMES)
-    return render(request, "slots/doctors.html", {"filters": filters, "page": page})
+    context = {"filters": filters, "page": page, "stream": _stream_of(doctors=page.object_list)}
+    return render_list(request, "slots/doctors.html", "slots/_doctors.html", context)
 
 
 @require_safe
@@ -111,7 +121,8 @@ def show(request: HttpRequest, show_id: int) -> HttpResponse:
         dates = dates.bookable()
     page = paginate(request, dates, DATES_A_PAGE)
     context = {"show": show, "filters": filters, "page": page, "few": FEW_LEFT}
-    return render(request, "slots/show.html", context)
+    context["stream"] = _stream_of(page.object_list)
+    return render_list(request, "slots/show.html", "slots/_dates.html", context)
 
 
 @require_safe
@@ -140,8 +151,9 @@ def doctor(request: HttpRequest, doctor_id: int) -> HttpResponse:
         "earlier_from": max(first - timedelta(days=7), today) if first > today else None,
         "later": later,
         "later_from": last + timedelta(days=1),
+        "stream": _stream_of(doctors=[doctor]),
     }
-    return render(request, "slots/doctor.html", context)
+    return render_list(request, "slots/doctor.html", "slots/_times.html", context)
 
 
 @require_safe
@@ -153,13 +165,40 @@ def slot(request: HttpRequest, slot_id: int) -> HttpResponse:
 @require_safe
 @never_cache
 def seat_grid(request: HttpRequest, slot_id: int) -> HttpResponse:
-    """The fragment by itself, for those who watch; 204 if they have seen all of it."""
+    """The fragment by itself, for those who watch; 304 if they have seen all of it."""
     if not request.htmx:
         return redirect("slot", slot_id)
     context = slot_context(request, load_slot(slot_id))
-    if request.GET.get("seen") == context["fingerprint"]:
-        return HttpResponse(status=204)
-    return render(request, "slots/_seat_grid.html", context)
+    return render_grid(request, context)
+
+
+def render_grid(request: HttpRequest, context: dict) -> HttpResponse:
+    """`_seat_grid.html`, or 304 for those who have seen all of it: not drawn for nothing."""
+    etag = quote_etag(context["fingerprint"])
+    response = get_conditional_response(request, etag=etag)
+    response = response or render(request, "slots/_seat_grid.html", context)
+    response["ETag"] = etag
+    return response
+
+
+def render_list(request: HttpRequest, page: str, part: str, context: dict) -> HttpResponse:
+    """The page; to one that asks for its news, only the part that changes, or 304 if it has not."""
+    if request.htmx.trigger != "results":
+        return render(request, page, context)
+    response = render(request, part, context)
+    set_response_etag(response)
+    add_never_cache_headers(response)  # nobody must take it for the page, which has its address
+    return get_conditional_response(request, etag=response["ETag"], response=response)
+
+
+def _stream_of(slots: Iterable[Slot] = (), doctors: Iterable[Doctor] = ()) -> str:
+    """Where a list of these hears of their news; empty if there is nothing to be heard."""
+    topics = [("slot", slot.pk) for slot in slots] + [("doctor", doctor.pk) for doctor in doctors]
+    return f"{reverse('live')}?{urlencode(topics)}" if topics else ""
+
+
+def _next_of(shows: Iterable[Show]) -> list[Slot]:
+    return [slot for show in shows for slot in show.next_slots]
 
 
 def load_slot(slot_id: int) -> Slot:
@@ -181,7 +220,7 @@ def render_slot(
     Up to two queries: the viewer's own bookings, and the seats.
     """
     context = slot_context(request, slot, selected)
-    context |= {"refusal": refusal, "quantity": max(1, min(quantity, context["most"]))}
+    context |= {"refusal": refusal, "quantity": max(1, min(quantity, context["fits"]))}
     template = "slots/_seat_grid.html" if request.htmx else "slots/slot.html"
     return render(request, template, context, status=status)
 
@@ -214,7 +253,8 @@ def slot_context(request: HttpRequest, slot: Slot, selected: Collection[int] = (
         counted = Slot.objects.with_availability().get(pk=slot.pk)
         seen = (counted.available, counted.capacity)
         context |= {"available": counted.available, "capacity": counted.capacity}
-        context["most"] = min(settings.MAX_SEATS_PER_BOOKING, counted.available)
+        context["most"] = min(settings.MAX_SEATS_PER_BOOKING, counted.capacity)
+    context["fits"] = max(1, min(context["most"], context["available"]))
     # A big hall is a big fragment: it is asked for less often.
     context["poll_seconds"] = 5 + context["capacity"] // 500 if slot.is_numbered else 5
     return context | {"fingerprint": live.fingerprint(slot, phase, seen) + _mark(own)}

@@ -54,6 +54,7 @@
     close()
     if (document.hidden || !shown()) return
     address = shown().dataset.stream
+    if (!address) return
     const url = new URL(address, window.location.href)
     if (shown().dataset.seen) url.searchParams.set('seen', shown().dataset.seen)
     stream = document.getElementById('live-stream').content.firstElementChild.cloneNode(true)
@@ -136,7 +137,7 @@
     if (isNews(detail.requestConfig)) {
       isAsking = false
       failures = isAnswer ? 0 : failures + 1
-      etag = detail.xhr.getResponseHeader('ETag') || ''
+      if (status === 200) etag = detail.xhr.getResponseHeader('ETag') || ''
       if (mustAskAgain || (heard && !isAnswer)) askWithin(GAP)
       mustAskAgain = false
     } else if (status !== 409 && !isAnswer) {
