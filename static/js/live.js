@@ -19,6 +19,8 @@
   const sign = document.getElementById('live')
   const shown = () => document.querySelector('[data-stream]')
   const pollEvery = () => Number(shown().dataset.poll) * SECOND
+  // To this browser's other tabs, whose streams may be older than the name by which it holds seats.
+  const tabs = new BroadcastChannel('holdfast')
   const about = (time) => time * (0.8 + Math.random() * 0.4)
 
   let stream = null // the element by which htmx listens
@@ -31,6 +33,7 @@
   let refusals = 0 // connections in a row that never sent one
   let asked = 0
   let askAt = Infinity
+  let pollAt = Infinity
   let isAsking = false
   let mustAskAgain = false
   let etag = '' // of the last answer, if nothing has changed it since
@@ -84,7 +87,7 @@
   function beat() {
     if (!heard) {
       refusals = failures = 0
-      askAt = Infinity
+      pollAt = Infinity
       document.dispatchEvent(new Event('live'))
       // Only what says what it shows is told what has changed since.
       if (hasBeenOpen && !shown().dataset.seen) askWithin(SPREAD)
@@ -114,7 +117,8 @@
 
   function ask() {
     asked = Date.now()
-    askAt = heard ? Infinity : asked + about(pollEvery())
+    askAt = Infinity
+    pollAt = heard ? Infinity : asked + about(pollEvery())
     if (isAsking) mustAskAgain = true
     else window.htmx.trigger(shown(), 'news')
   }
@@ -140,7 +144,9 @@
       if (status === 200) etag = detail.xhr.getResponseHeader('ETag') || ''
       if (mustAskAgain || (heard && !isAnswer)) askWithin(GAP)
       mustAskAgain = false
-    } else if (status !== 409 && !isAnswer) {
+    } else if (isAnswer) {
+      tabs.postMessage('held')
+    } else if (status !== 409) {
       askWithin(GAP) // news had to stand back behind it
     }
     if (stream && shown()?.dataset.stream !== address) open()
@@ -154,20 +160,21 @@
     if (document.hidden || !shown()) return
     if (heard ? now - heard > BEATS_WITHIN : source && now - opened > FIRST_BEAT_WITHIN) lose()
     if (now >= openAt) open()
-    if (now >= askAt) ask()
+    if (now >= askAt || now >= pollAt) ask()
   }
 
   function wake() {
-    if (document.hidden) return
+    if (document.hidden || !shown()) return
     refusals = 0
     open()
     // Whether or not there is a stream to be had, what one sees is right at once.
     setTimeout(() => heard || askWithin(0), SOON)
+    pollAt = Date.now() + about(pollEvery())
   }
 
   function sleep() {
     close()
-    askAt = Infinity
+    askAt = pollAt = Infinity
     paint()
   }
 
@@ -175,6 +182,10 @@
   window.addEventListener('pagehide', sleep)
   window.addEventListener('pageshow', ({ persisted }) => persisted && wake())
   window.addEventListener('online', wake)
+  tabs.addEventListener('message', () => {
+    wake()
+    askWithin(0)
+  })
   setInterval(tick, SECOND)
 
   // The sign.
@@ -192,6 +203,6 @@
   }
 
   open()
-  if (shown()) askAt = Date.now() + about(pollEvery())
+  if (shown()) pollAt = Date.now() + about(pollEvery())
   paint()
 })()
