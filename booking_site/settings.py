@@ -188,6 +188,9 @@ MAX_LIVE_HOLDS = read_number("MAX_LIVE_HOLDS", 5, most=1000)
 # A minute; 0, for unset, is any number.
 HOLDS_PER_ADDRESS = read_number("HOLDS_PER_ADDRESS", 0)
 
+# Live pages: how many streams one network address may have open with one web process; 0 is any.
+STREAMS_PER_ADDRESS = read_number("STREAMS_PER_ADDRESS", 100, least=0)
+
 # Applications
 
 INSTALLED_APPS = [

@@ -34,6 +34,7 @@ _django.request_class = Request
 from django.db import close_old_connections  # noqa: E402
 
 from bookings import refusals  # noqa: E402  (models need the applications loaded)
+from slots import live  # noqa: E402
 
 
 def application(environ: dict[str, Any], start_response: Callable) -> Iterable[bytes]:
@@ -48,3 +49,4 @@ def application(environ: dict[str, Any], start_response: Callable) -> Iterable[b
 
 
 refusals.start_writer()
+live.hub.start()

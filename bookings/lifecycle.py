@@ -67,6 +67,7 @@ from bookings.errors import (
 )
 from bookings.models import Booking, BookingEvent
 from bookings.seat_locks import count_left, lock_seats, lock_swap
+from slots import live
 from slots.models import Seat, Slot
 
 logger = logging.getLogger("holdfast.lifecycle")
@@ -143,6 +144,7 @@ def hold(
 
     try:
         booking = _with_seats(attempt, slot, quantity, any_seats=seat_ids is None)
+        live.tell(slot)
         booking.is_new = True
         return booking
     except BookingError as refusal:
@@ -252,8 +254,9 @@ def confirm(
         notices.confirmed(current)
         return True
 
-    has_changed = _transact(attempt)
-    return _reload(booking, has_changed=has_changed)
+    booking = _reload(booking, has_changed=_transact(attempt))
+    live.tell(booking.slot)
+    return booking
 
 
 def extend(booking: Booking) -> Booking:
@@ -286,8 +289,10 @@ def cancel(
     Patients can cancel until the slot starts, staff always. Queues a mail if it was confirmed.
     Locks the booking, then its seats. Raises HoldExpired, WrongState, SlotClosed, SlotBusy.
     """
-    has_changed = _transact(lambda: _cancel(booking, actor, reason, by_staff=by_staff))
-    return _reload(booking, has_changed=has_changed)
+    attempt = partial(_cancel, booking, actor, reason, by_staff=by_staff)
+    booking = _reload(booking, has_changed=_transact(attempt))
+    live.tell(booking.slot)
+    return booking
 
 
 def release(booking: Booking, *, actor: Holder | str, reason: str = "") -> Booking:
@@ -297,7 +302,9 @@ def release(booking: Booking, *, actor: Holder | str, reason: str = "") -> Booki
     Locks the booking, then its seats. Raises HoldExpired, WrongState, SlotBusy.
     """
     attempt = partial(_cancel, booking, actor, reason, by_staff=True, only_held=True)
-    return _reload(booking, has_changed=_transact(attempt))
+    booking = _reload(booking, has_changed=_transact(attempt))
+    live.tell(booking.slot)
+    return booking
 
 
 def _cancel(
@@ -360,7 +367,7 @@ def reschedule(
     """
     seat_ids, quantity = _check_request(seat_ids, quantity)
 
-    def attempt(*, wait: bool) -> None:
+    def attempt(*, wait: bool) -> Slot:
         current = _lock_booking(booking)
         if current.state != Booking.Status.CONFIRMED:
             _require_hold(current, "rescheduled")
@@ -388,8 +395,10 @@ def reschedule(
         if current.status == Booking.Status.CONFIRMED and old != new:
             current.slot, current.quantity, current.labels = fresh, quantity, labels
             notices.moved(current, before=before)
+        return before
 
-    _with_seats(attempt, slot, quantity, any_seats=seat_ids is None, own=booking)
+    before = _with_seats(attempt, slot, quantity, any_seats=seat_ids is None, own=booking)
+    live.tell(before, slot)
     return _reload(booking)
 
 
@@ -468,8 +477,10 @@ def expire_due(*, batch_size: int = 500) -> tuple[int, int]:
         due = list(
             Booking.objects.due()
             .order_by("expires_at")
+            .select_related("slot")
             .select_for_update(of=("self",), no_key=True, skip_locked=True)[:batch_size]
         )
+        live.tell(*(booking.slot for booking in due))
         ids = [booking.pk for booking in due]
         seats = list(Seat.objects.filter(booking__in=ids).lock())
         released = Seat.objects.filter(pk__in=[seat.pk for seat in seats], booking__in=ids).update(
@@ -514,6 +525,7 @@ def cancel_slot(slot: Slot, *, actor: Holder | str, reason: str = "") -> list[Bo
         list(Seat.objects.filter(slot=slot).values_list("pk").lock())
 
     _transact(close)
+    live.tell(slot)
     busy = None
     try:
         _transact(wait_for_holds)
@@ -530,6 +542,7 @@ def cancel_slot(slot: Slot, *, actor: Holder | str, reason: str = "") -> list[Bo
             continue  # it ended by itself in the meantime
         except SlotBusy as error:
             busy = error
+    live.tell(slot)
     if busy:
         raise busy
     return cancelled

@@ -17,6 +17,7 @@ from django.db import IntegrityError, connection, transaction
 from django.db.models import Count, Max, Q
 
 from booking_site.database import bound_waiting
+from slots import live
 from slots.models import Doctor, Seat, Show, Slot
 
 MOST_SEATS = 200_000  # in one slot
@@ -63,6 +64,7 @@ def insert_slot(slot: Slot) -> None:
     _lock_doctor(slot)
     with _overlap_refused(slot):
         slot.save(force_insert=True)
+    live.tell(slot)
 
 
 @transaction.atomic
@@ -92,6 +94,7 @@ def change_slot(
         Slot.objects.filter(pk=slot.pk).update(
             starts_at=starts_at, ends_at=ends_at, opens_at=opens_at, closes_at=closes_at
         )
+    live.tell(slot)
 
 
 def delete_slot(slot: Slot) -> None:
@@ -111,6 +114,7 @@ def delete_slots(slots: Collection[Slot]) -> None:
     list(Seat.objects.filter(slot__in=slots).values_list("pk").lock())
     for slot in slots:
         _delete_locked(slot)
+    live.tell(*slots)
 
 
 def _delete_locked(slot: Slot) -> None:
@@ -270,6 +274,7 @@ def remove_places(slot: Slot, *, places: int) -> int:
     lapsed until housekeeping has released them.
     """
     ids = _lock_any_free(slot, places, "taken away")
+    live.tell(slot)
     Seat.objects.filter(pk__in=ids).delete()
     return len(ids)
 
@@ -281,6 +286,7 @@ def remove_seats(slot: Slot, *, seat_ids: Collection[int]) -> int:
     Raises SeatsInUse if one is booked or held, or is on hold that lapsed and was not yet released.
     """
     ids = _lock_named(slot, seat_ids, "taken away")
+    live.tell(slot)
     Seat.objects.filter(pk__in=ids).delete()
     return len(ids)
 
@@ -292,6 +298,7 @@ def block_seats(slot: Slot, *, seat_ids: Collection[int], reason: str = "") -> i
     A seat whose hold has lapsed counts as in use until housekeeping has released it.
     """
     ids = _lock_named(slot, seat_ids, "blocked")
+    live.tell(slot)
     return Seat.objects.filter(pk__in=ids).update(blocked=True, block_reason=reason)
 
 
@@ -299,6 +306,7 @@ def block_seats(slot: Slot, *, seat_ids: Collection[int], reason: str = "") -> i
 def block_places(slot: Slot, *, places: int, reason: str = "") -> int:
     """Holds back any so many free seats, the last ones first; returns how many."""
     ids = _lock_any_free(slot, places, "blocked")
+    live.tell(slot)
     return Seat.objects.filter(pk__in=ids).update(blocked=True, block_reason=reason)
 
 
@@ -307,6 +315,7 @@ def unblock_seats(slot: Slot, *, seat_ids: Collection[int]) -> int:
     """Puts those of the seats that were held back on sale; returns how many. Locks them."""
     bound_waiting()
     locked = slot.seats.filter(pk__in=seat_ids, blocked=True).values_list("pk", flat=True).lock()
+    live.tell(slot)
     return Seat.objects.filter(pk__in=list(locked)).update(blocked=False, block_reason="")
 
 
@@ -319,6 +328,7 @@ def unblock_places(slot: Slot, *, places: int) -> int:
     ids = list(blocked[:places])
     if len(ids) < places:
         raise InventoryError(f"{_are(len(ids), 'blocked')}, so {places} cannot be put on sale.")
+    live.tell(slot)
     return Seat.objects.filter(pk__in=ids).update(blocked=False, block_reason="")
 
 
@@ -395,4 +405,5 @@ def _insert_seats(slot: Slot, select: str, values: dict[str, Any]) -> int:
     slot.first_seat_id = slot.first_seat_id or first
     slot.last_seat_id = last
     slot.save(update_fields=["first_seat_id", "last_seat_id"])
+    live.tell(slot)
     return added

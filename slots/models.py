@@ -10,6 +10,7 @@ from typing import Any
 from zoneinfo import ZoneInfo, available_timezones
 
 from django.conf import settings
+from django.contrib.postgres.aggregates import StringAgg
 from django.contrib.postgres.constraints import ExclusionConstraint
 from django.contrib.postgres.expressions import ArraySubquery
 from django.contrib.postgres.fields import BigIntegerRangeField, DateTimeRangeField
@@ -384,6 +385,18 @@ class Slot(models.Model):
         is_open = self.opens_at is None or self.opens_at <= now
         return self.cancelled_at is None and is_open and now < self.booking_ends_at
 
+    def phase(self, now: datetime) -> str:
+        """Where it stands at `now`, the database's time, between being announced and being over."""
+        if self.cancelled_at:
+            return "cancelled"
+        if self.is_bookable(now):
+            return "open"
+        if self.opens_at and now < self.opens_at:
+            return "not_yet"
+        if now >= self.ends_at:
+            return "past"
+        return "begun" if now >= self.starts_at else "closed"
+
 
 # Nobody owns it, or the owner's hold has lapsed. `Now()` is PostgreSQL's statement_timestamp().
 SEAT_IS_FREE = Q(booking=None, blocked=False)
@@ -431,6 +444,20 @@ class SeatQuerySet(models.QuerySet["Seat"]):
                 output_field=models.CharField(),
             )
         )
+
+    def as_letters(self) -> "SeatQuerySet":
+        """Of a slot one text: a letter for the state of each seat, in id order. Halls have
+        thousands, of which each would cost more as a row.
+        """
+        letter = Case(
+            When(blocked=True, then=Value(LETTERS[Seat.State.BLOCKED])),
+            When(SEAT_IS_AVAILABLE, then=Value(LETTERS[Seat.State.AVAILABLE])),
+            When(held_until=None, then=Value(LETTERS[Seat.State.BOOKED])),
+            default=Value(LETTERS[Seat.State.RESERVED]),
+            output_field=models.TextField(),
+        )
+        seats = self.order_by().values("slot")
+        return seats.annotate(letters=StringAgg(letter, "", ordering="id")).values("letters")
 
     def lock(self) -> "SeatQuerySet":
         """Locks the rows in id order, waiting for each, until the transaction ends."""
@@ -505,6 +532,15 @@ class Seat(models.Model):
 
     def __str__(self) -> str:
         return self.label
+
+
+# Of each state, for `as_letters`.
+LETTERS = {
+    Seat.State.AVAILABLE: "a",
+    Seat.State.RESERVED: "r",
+    Seat.State.BOOKED: "b",
+    Seat.State.BLOCKED: "x",
+}
 
 
 def _plain(text: Any) -> Func:

@@ -4,7 +4,6 @@ Halls have thousands of seats. What there is of each is made here, the HTML too:
 take twenty times as long.
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple, TypedDict
 from django.utils.html import escape
 from django.utils.safestring import SafeString
 
-from slots.models import Seat, Slot
+from slots.models import LETTERS, Seat, Slot
 
 YOURS = "YOURS"
 STATE_NAMES = {
@@ -99,7 +98,7 @@ class SeatMap:
     selected: Collection[int]
     can_choose: bool
     counts: dict[str, int]
-    fingerprint: str
+    states: str  # a letter for each, as everybody sees them, in id order
 
     @cached_property
     def sections(self) -> list[Section]:
@@ -145,15 +144,15 @@ def load(
     """
     fields = [field for field in SeatRow._fields if field not in ("state", "booking_id")]
     rows = slot.seats.with_state().order_by("id").values_list(*fields, "state", "booking_id")
-    seats = [_as_seen(SeatRow._make(row), own) for row in rows]
+    public = [SeatRow._make(row) for row in rows]
+    seats = [_as_seen(seat, own) for seat in public] if own else public
     counts = Counter(seat.state for seat in seats)
-    states = ",".join(f"{seat.pk}{seat.state}" for seat in seats)
     return SeatMap(
         seats=seats,
         selected=set(selected),
         can_choose=can_choose,
         counts={state: counts[state] for state in STATE_NAMES},
-        fingerprint=hashlib.blake2b(states.encode(), digest_size=8).hexdigest(),
+        states="".join(LETTERS[seat.state] for seat in public),
     )
 
 

@@ -1,22 +1,32 @@
 """What can be booked, for everybody to see. Nothing here writes."""
 
+import re
 import uuid
 from collections.abc import Collection
 from datetime import timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from django.conf import settings
 from django.core.paginator import Page, Paginator
+from django.db import close_old_connections
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import (
+    HttpRequest,
+    HttpResponse,
+    HttpResponseBadRequest,
+    StreamingHttpResponse,
+)
+from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_safe
+from django.views.decorators.http import require_GET, require_safe
 
+from booking_site.client_address import client_address
 from bookings import browser
 from bookings.models import Booking
-from slots import seat_map
+from slots import live, seat_map
 from slots.forms import FIRST_DAY, LAST_DAY, DateFilters, DoctorFilters, ShowFilters, WeekForm
 from slots.models import FEW_LEFT, Doctor, Show, Slot, SlotQuerySet, day_bounds
 
@@ -25,6 +35,7 @@ DOCTORS_AT_HOME = 6
 NEXT_TIMES = 4  # of a doctor, in a list
 SUBJECTS_A_PAGE = 24
 DATES_A_PAGE = 40
+MOST_WATCHED = 100  # by one list
 
 
 @require_safe
@@ -180,7 +191,7 @@ def slot_context(request: HttpRequest, slot: Slot, selected: Collection[int] = (
     holder = browser.holder_of(request)
     mine = Booking.objects.of_holder(user=holder.user, session_key=holder.session_key)
     own = list(mine.for_slot(slot))
-    phase = _phase(slot)
+    phase = slot.phase(slot.now)
     context = {
         "slot": slot,
         "own": own,
@@ -197,30 +208,87 @@ def slot_context(request: HttpRequest, slot: Slot, selected: Collection[int] = (
             selected=selected,
             can_choose=phase == "open",
         )
-        seen = [plan.fingerprint]
+        seen = live.numbered((seat.pk for seat in plan.seats), plan.states)
         context |= {"plan": plan, "available": plan.available, "capacity": plan.capacity}
     else:
         counted = Slot.objects.with_availability().get(pk=slot.pk)
-        seen = [counted.available, counted.capacity]
+        seen = (counted.available, counted.capacity)
         context |= {"available": counted.available, "capacity": counted.capacity}
         context["most"] = min(settings.MAX_SEATS_PER_BOOKING, counted.available)
     # A big hall is a big fragment: it is asked for less often.
     context["poll_seconds"] = 5 + context["capacity"] // 500 if slot.is_numbered else 5
-    seen += [phase, *(f"{booking.pk.hex[:8]}{booking.state}" for booking in own)]
-    return context | {"fingerprint": ".".join(map(str, seen))}
+    return context | {"fingerprint": live.fingerprint(slot, phase, seen) + _mark(own)}
 
 
-def _phase(slot: Slot) -> str:
-    """Where the slot stands between being announced and being over, by the database's clock."""
-    if slot.cancelled_at:
-        return "cancelled"
-    if slot.is_bookable(slot.now):
-        return "open"
-    if slot.opens_at and slot.now < slot.opens_at:
-        return "not_yet"
-    if slot.now >= slot.ends_at:
-        return "past"
-    return "begun" if slot.now >= slot.starts_at else "closed"
+def _mark(own: list[Booking]) -> str:
+    """What the viewer's own bookings add to the fingerprint of a slot."""
+    return "".join(f".{booking.pk.hex[:8]}{booking.state}" for booking in own)
+
+
+@require_GET
+def slot_live(request: HttpRequest, slot_id: int) -> HttpResponseBase:
+    """The stream of a slot's page: what changed of its seats. Two queries before it begins; those
+    of somebody with bookings here one more.
+    """
+    slot = load_slot(slot_id)
+    if slot.phase(slot.now) in ("cancelled", "past"):
+        return HttpResponse(status=204)
+    holder = browser.holder_of(request)
+    viewer = live.Viewer(
+        [("seats", slot.pk)],
+        seen=request.headers.get("Last-Event-ID") or request.GET.get("seen", ""),
+        user_id=holder.user.pk if holder.user else None,
+        browser=holder.session_key,
+        **_whence(request),
+    )
+    if not live.hub.join(viewer):
+        return HttpResponse(status=204)
+    try:
+        # Only now: whatever changes from here on is sent.
+        mine = Booking.objects.of_holder(user=holder.user, session_key=holder.session_key)
+        own = list(mine.for_slot(slot)) if viewer.is_known else []
+        viewer.mine = _mark(own)
+        if own:
+            viewer.own = set(slot.seats.filter(booking__in=own).values_list("pk", flat=True))
+    except BaseException:
+        live.hub.leave(viewer)
+        raise
+    return _stream(viewer)
+
+
+@require_GET
+def live_lists(request: HttpRequest) -> HttpResponseBase:
+    """The stream of a list or a calendar: `?slot=1&slot=2&doctor=7`. No query."""
+    topics = set()
+    for name, kind in (("slot", "left"), ("doctor", "doctor")):
+        for number in request.GET.getlist(name):
+            if not re.fullmatch(r"[0-9]{1,18}", number):
+                return _refuse(f"“{name}” must be a number, like {name}=12.")
+            topics.add((kind, int(number)))
+    if not topics:
+        return _refuse("Say what to watch, like slot=12 or doctor=7.")
+    if len(topics) > MOST_WATCHED:
+        return _refuse(f"At most {MOST_WATCHED} slots and doctors can be watched at once.")
+    viewer = live.Viewer(topics, **_whence(request))
+    return _stream(viewer) if live.hub.join(viewer) else HttpResponse(status=204)
+
+
+def _refuse(sentence: str) -> HttpResponse:
+    return HttpResponseBadRequest(sentence, content_type="text/plain; charset=utf-8")
+
+
+def _whence(request: HttpRequest) -> dict[str, Any]:
+    return {"address": client_address(request), "client": request.META.get("gunicorn.socket")}
+
+
+def _stream(viewer: live.Viewer) -> StreamingHttpResponse:
+    """The events of somebody who has joined. No database connection is kept for it."""
+    live.hub.greet(viewer)
+    close_old_connections()
+    response = StreamingHttpResponse(live.Stream(viewer), content_type="text/event-stream")
+    response["Cache-Control"] = "no-store"
+    response["X-Accel-Buffering"] = "no"
+    return response
 
 
 def paginate(request: HttpRequest, items: QuerySet, size: int) -> Page:

@@ -77,6 +77,7 @@ def _walk(patterns: list, namespace: str, route: str) -> Iterator[Address]:
 # Pages that everybody may open; those of accounts send on who has no need of them.
 ANYBODY = {
     *("home", "shows", "show", "doctors", "doctor", "slot", "seat_grid", "hold", "favicon"),
+    *("slot_live", "live"),
     *("my_bookings", "past_bookings", "cancelled_bookings"),
     *("account_login", "account_signup", "account_logout", "account_inactive"),
     *("account_request_login_code", "account_reset_password"),

@@ -1,0 +1,595 @@
+"""Live seats: every open page hears of what anybody changed, in whatever process, on whatever host.
+
+    lifecycle, inventory ── tell ──► NOTIFY ──► in each web process the Hub: it reads what changed
+    once, draws it once, and hands the same bytes to all who watch
+
+`tell` sends after the commit: a NOTIFY within it would make all commits of the database take turns.
+A web process collects what it tells and sends it some times a second; others send at once.
+
+Each web process has one Hub, and of that one connection that listens, apart from the pool. A stream
+costs no connection. What changes by time alone (a hold lapses, booking opens) the hub knows
+beforehand. Where LISTEN is not to be had, as behind PgBouncer, there are no streams: pages ask
+again by themselves.
+"""
+
+import hashlib
+import logging
+import math
+import secrets
+import socket
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from queue import SimpleQueue
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+from django.conf import settings
+from django.db import DatabaseError, connection, transaction
+from django.db.models import Min, OuterRef, Subquery, Sum
+from django.db.models.functions import Now
+
+from slots import live_html
+from slots.models import LETTERS, Seat, Slot
+from slots.seat_map import SeatRow
+
+logger = logging.getLogger("holdfast.live")
+
+CHANNEL = "holdfast_live"
+TELL_EVERY = 0.1  # seconds, at most, in a web process
+MOST_BYTES = 7900  # of one NOTIFY; PostgreSQL takes 7,999
+BEAT_EVERY = 15  # seconds
+READ_EVERY = 0.1  # seconds, at most, of one slot
+RETRY_EVERY = 60  # seconds, where LISTEN does not work
+TEST_EVERY = 30  # seconds without news, until the listening connection is tried
+TEST_WAIT = 5  # seconds for the answer
+MOST_WAITING = 8  # events for one who is slow to read them
+
+# What can be watched: the seats of a slot, how many are left of it, the free times of a doctor.
+Topic = tuple[str, int]
+
+STATES = {letter: state for state, letter in LETTERS.items()}
+
+
+# ── Telling ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def tell(*slots: Slot) -> None:
+    """Something of these slots has changed. Those who watch hear of it when it is committed.
+
+    In a web process no query; elsewhere one, after the commit.
+    """
+    topics = {("slot", slot.pk) for slot in slots}
+    topics |= {("doctor", slot.doctor_id) for slot in slots if slot.doctor_id}
+    if connection.in_atomic_block:
+        transaction.on_commit(partial(_outbox.put, topics))
+    else:
+        _outbox.put(topics)
+
+
+def _payloads(topics: Iterable[Topic]) -> list[str]:
+    """The topics as NOTIFY takes them: `slot=1&slot=2&doctor=7`, in pieces it has room for."""
+    most = MOST_BYTES // len("doctor=9223372036854775807&")
+    ordered = sorted(topics)
+    return [urlencode(ordered[n : n + most]) for n in range(0, len(ordered), most)]
+
+
+def _notify(payloads: list[str]) -> None:
+    """One query, and what comes with its connection."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_notify(%s, payload) FROM unnest(%s::text[]) AS payload", [CHANNEL, payloads]
+        )
+
+
+class _Outbox:
+    """What is to be told: in a web process by a writer of its own, elsewhere at once."""
+
+    def __init__(self) -> None:
+        self._topics: set[Topic] = set()
+        self._has_some = threading.Event()
+        self._has_writer = False
+
+    def put(self, topics: Collection[Topic]) -> None:
+        if self._has_writer:
+            self._topics.update(topics)
+            self._has_some.set()
+        elif topics:
+            try:
+                _notify(_payloads(topics))
+            except DatabaseError:  # what was to be told is committed: it has not failed
+                logger.warning("news could not be told", exc_info=True)
+
+    def write_for_ever(self) -> None:
+        self._has_writer = True
+        while True:
+            self._has_some.wait()
+            self._has_some.clear()
+            topics, self._topics = self._topics, set()
+            try:
+                _notify(_payloads(topics))
+            except Exception:  # whatever it is: it is told when the database is back
+                logger.warning("news could not be told yet", exc_info=True)
+                self.put(topics)
+                time.sleep(1)
+            finally:
+                connection.close()
+            time.sleep(TELL_EVERY)
+
+
+_outbox = _Outbox()
+
+
+# ── What is seen of a slot ────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What everybody sees of a slot at one moment; whose seats they are it does not say."""
+
+    slot: Slot
+    phase: str
+    available: int
+    capacity: int
+    fingerprint: str
+    states: str = ""  # of numbered seats: a letter each, in id order
+    seats: list[SeatRow] = field(default_factory=list, repr=False)  # what else there is of them
+
+    def changed_since(self, before: "Picture") -> list[SeatRow]:
+        """The seats whose state was another then, with the present one."""
+        pairs = zip(before.states, self.states, strict=True)
+        return [
+            self.seats[at]._replace(state=STATES[now])
+            for at, (was, now) in enumerate(pairs)
+            if was != now
+        ]
+
+    def has_same_plan(self, before: "Picture") -> bool:
+        """Whether the one becomes the other when single seats and counts are exchanged."""
+        same = self.phase == before.phase and _times(self.slot) == _times(before.slot)
+        # With the last place the form goes, and comes back with the first.
+        return (
+            same and self.seats is before.seats and bool(self.available) == bool(before.available)
+        )
+
+
+def _times(slot: Slot) -> tuple:
+    return (slot.starts_at, slot.ends_at, slot.opens_at, slot.closes_at)
+
+
+def fingerprint(slot: Slot, phase: str, seats: object) -> str:
+    """The same as long as everybody sees the same of the slot. `seats`: all they see of those."""
+    seen = repr((phase, *(at and at.timestamp() for at in _times(slot)), seats))
+    return hashlib.blake2b(seen.encode(), digest_size=8).hexdigest()
+
+
+def numbered(pks: Iterable[int], states: str) -> tuple[int, str]:
+    """Of numbered seats what `fingerprint` wants; ids are summed up, since PostgreSQL can, too."""
+    return sum(pks), states
+
+
+def _next_lapse() -> Subquery:
+    held = Seat.objects.filter(slot=OuterRef("pk"), held_until__gt=Now()).order_by()
+    return Subquery(held.values("slot").annotate(at=Min("held_until")).values("at"))
+
+
+def _next_change(slot: Slot) -> float:
+    """Seconds until something of the slot (as read, with `now` and `lapses_at`) changes by time."""
+    times = [slot.lapses_at, slot.opens_at, slot.closes_at, slot.starts_at, slot.ends_at]
+    coming = [at - slot.now for at in times if at and at > slot.now]
+    return min(coming).total_seconds() if coming else math.inf
+
+
+# ── Those who watch ───────────────────────────────────────────────────────────────────────────────
+
+
+def make_event(name: str, data: str = "", id: str = "") -> bytes:
+    """An event as it is sent. An id is remembered by the browser, and sent when it comes back."""
+    lines = [f"event: {name}", *(f"data: {line}" for line in data.splitlines() or [""])]
+    lines += [f"id: {id}"] if id else []
+    return "\n".join([*lines, "", ""]).encode()
+
+
+BEAT = make_event("beat")
+STALE = make_event("stale")
+END = b""
+
+
+class Viewer:
+    """An open page: what it watches, and what waits to be sent to it.
+
+    `seen`: the fingerprint of what it shows. `user_id` and `browser`: whose seats are its `own`;
+    `mine`: what is added to the fingerprint for these.
+    """
+
+    __slots__ = (
+        *("address", "browser", "client", "inbox", "mine", "own", "seen", "topics", "user_id"),
+    )
+
+    def __init__(
+        self,
+        topics: Collection[Topic],
+        *,
+        seen: str = "",
+        user_id: int | None = None,
+        browser: str = "",
+        address: str = "",
+        client: socket.socket | None = None,
+    ) -> None:
+        self.topics = topics
+        self.seen = seen
+        self.user_id = user_id
+        self.browser = browser
+        self.own: set[int] = set()
+        self.mine = ""
+        self.address = address
+        self.client = client
+        self.inbox: SimpleQueue[bytes] = SimpleQueue()
+
+    @property
+    def is_known(self) -> bool:
+        return bool(self.user_id or self.browser)
+
+    def owns(self, user_id: int | None, browser: str) -> bool:
+        """Whether a booking of that user, or of a guest in that browser, is the viewer's."""
+        if user_id is not None:
+            return user_id == self.user_id
+        return bool(browser) and browser == self.browser
+
+    def send(self, event: bytes) -> None:
+        """Never waits. Who does not keep up is told once that it is out of date, and let go."""
+        if self.inbox.qsize() < MOST_WAITING:
+            self.inbox.put(event)
+            return
+        while not self.inbox.empty():
+            self.inbox.get_nowait()
+        self.inbox.put(STALE)
+        self.inbox.put(END)
+
+    def is_gone(self) -> bool:
+        """Whether the browser has closed its end, as far as the kernel of this machine says."""
+        try:
+            state = self.client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+        except (AttributeError, OSError):
+            return False
+        return state != 1  # ESTABLISHED
+
+    def cut(self) -> None:
+        """Ends a send that waits for a reader."""
+        try:
+            self.client.shutdown(socket.SHUT_RDWR)
+        except (AttributeError, OSError):
+            pass
+
+
+class _Watched:
+    """A topic, who watches it, what they were sent last, and when it is to be read again."""
+
+    def __init__(self, topic: Topic) -> None:
+        self.topic = topic
+        self.viewers: set[Viewer] = set()
+        self.last: Any = None
+        self.due_at = 0.0  # time.monotonic()
+        self.read_at = 0.0
+        self.cost = 0.0  # seconds
+
+    def note_change(self) -> None:
+        """Reads it soon; not more often than that many viewers, or so large a hall, allow."""
+        pause = max(READ_EVERY, len(self.viewers) / 4000, 10 * self.cost)
+        self.due_at = min(self.due_at, self.read_at + pause)
+
+
+class Hub:
+    """Of one process all who watch, and what they watch."""
+
+    def __init__(self) -> None:
+        self.is_listening = False  # and news arrive
+        self.is_stopping = False
+        self.most = 800  # streams in this process
+        self._works = False
+        self._lock = threading.Lock()
+        self._watched: dict[Topic, _Watched] = {}
+        self._viewers: set[Viewer] = set()
+        self._of_address: Counter[str] = Counter()
+        self._wake = threading.Event()
+
+    def start(self) -> None:
+        """To be called once, after the process has forked."""
+        for work in (
+            _outbox.write_for_ever,
+            self._listen_for_ever,
+            self._read_for_ever,
+            self._beat,
+        ):
+            threading.Thread(target=work, name=f"live {work.__name__}", daemon=True).start()
+
+    def stop(self) -> None:
+        """Ends all streams; there are no new ones."""
+        self.is_stopping = True
+        for viewer in list(self._viewers):
+            viewer.send(END)
+
+    # Viewers
+
+    def join(self, viewer: Viewer) -> bool:
+        """From now on the viewer is sent news; False if there is no room, or no news to be had."""
+        with self._lock:
+            most = settings.STREAMS_PER_ADDRESS
+            if not self._works or self.is_stopping or len(self._viewers) >= self.most:
+                return False
+            if most and viewer.address and self._of_address[viewer.address] >= most:
+                return False
+            self._viewers.add(viewer)
+            self._of_address[viewer.address] += 1
+            for topic in viewer.topics:
+                self._watched.setdefault(topic, _Watched(topic)).viewers.add(viewer)
+        return True
+
+    def leave(self, viewer: Viewer) -> None:
+        with self._lock:
+            if viewer not in self._viewers:
+                return
+            self._viewers.discard(viewer)
+            self._of_address -= Counter([viewer.address])
+            for topic in viewer.topics:
+                watched = self._watched[topic]
+                watched.viewers.discard(viewer)
+                if not watched.viewers:
+                    del self._watched[topic]
+
+    def greet(self, viewer: Viewer) -> None:
+        """Sends the beat that says that it has begun; a page that shows the past is told so."""
+        viewer.send(BEAT)
+        for topic in viewer.topics:
+            watched = self._watched[topic]
+            if watched.last is None:
+                self._wake.set()
+            elif topic[0] == "seats" and not _is_up_to_date(viewer, watched.last):
+                viewer.send(STALE)
+
+    # Listening
+
+    def note(self, topics: Iterable[Topic]) -> None:
+        """Has what changed read again, if anybody watches it."""
+        for kind, pk in topics:
+            for topic in ((kind, pk),) if kind == "doctor" else (("seats", pk), ("left", pk)):
+                if watched := self._watched.get(topic):
+                    watched.note_change()
+        self._wake.set()
+
+    def _note_all(self) -> None:
+        for watched in list(self._watched.values()):
+            watched.note_change()
+        self._wake.set()
+
+    def _listen_for_ever(self) -> None:
+        pause = 0.0
+        while True:
+            time.sleep(pause)
+            try:
+                for _ in self._listen():
+                    pause = 0.0
+                pause = RETRY_EVERY
+            except Exception as error:  # whatever it is: it is tried again
+                logger.warning("listening: %s", str(error).strip().partition("\n")[0])
+                pause = min(max(2 * pause, 0.2), 10)
+            finally:
+                self.is_listening = False
+                connection.close()
+
+    def _listen(self) -> Iterator[None]:
+        """Listens on a connection of its own until it is lost; ends if there are no news to be had.
+
+        Yields when all is well.
+        """
+        own = connection.copy()
+        own.settings_dict["OPTIONS"].pop("pool", None)
+        own.connect()
+        try:
+            listening = own.connection
+            own.set_autocommit(True)
+            listening.execute(f"LISTEN {CHANNEL}")
+            while self._is_heard(listening):
+                if not self.is_listening:
+                    self.is_listening = self._works = True
+                    self._note_all()
+                yield
+                while any(map(self._hear, listening.notifies(timeout=TEST_EVERY, stop_after=1))):
+                    pass
+            self._works = False
+            logger.warning("LISTEN does not work here: pages ask for news instead.")
+            for viewer in list(self._viewers):
+                viewer.send(END)
+        finally:
+            own.close()
+
+    def _hear(self, notification: Any) -> bool:
+        self.note((kind, int(pk)) for kind, pk in parse_qsl(notification.payload) if kind != "test")
+        return True
+
+    def _is_heard(self, listening: Any) -> bool:
+        """Whether what is told on another connection is heard on this one."""
+        token = f"test={secrets.token_hex(8)}"
+        _notify([token])
+        connection.close()
+        until = time.monotonic() + TEST_WAIT
+        while (left := until - time.monotonic()) > 0:
+            for notification in listening.notifies(timeout=left, stop_after=1):
+                if notification.payload == token:
+                    return True
+                self._hear(notification)
+        return False
+
+    # Reading
+
+    def _read_for_ever(self) -> None:
+        while True:
+            now = time.monotonic()
+            soonest = min((w.due_at for w in list(self._watched.values())), default=math.inf)
+            self._wake.wait(min(max(soonest - now, 0), 3600) if soonest > now else 0)
+            self._wake.clear()
+            due = [w for w in list(self._watched.values()) if w.due_at <= time.monotonic()]
+            try:
+                self.read(due)
+            except Exception as error:
+                logger.warning("news: %s", str(error).strip().partition("\n")[0])
+                for watched in due:
+                    watched.due_at = time.monotonic() + 1
+            finally:
+                connection.close()
+
+    def read(self, due: Collection[_Watched]) -> None:
+        """Reads what these topics are now, and sends to those who watch what has changed."""
+        by_kind: defaultdict[str, dict[int, _Watched]] = defaultdict(dict)
+        for watched in due:
+            kind, pk = watched.topic
+            by_kind[kind][pk] = watched
+            watched.due_at = math.inf
+        for kind, read in (("seats", _read_seats), ("left", _read_left), ("doctor", _read_times)):
+            if some := by_kind[kind]:
+                started = time.monotonic()
+                read(some)
+                for watched in some.values():
+                    watched.read_at = time.monotonic()
+                    watched.cost = (watched.read_at - started) / len(some)
+
+    # Beats
+
+    def _beat(self) -> None:
+        """A beat for each viewer every BEAT_EVERY seconds, some of them each second."""
+        while True:
+            for turn in range(BEAT_EVERY):
+                time.sleep(1)
+                for viewer in [v for v in list(self._viewers) if id(v) // 16 % BEAT_EVERY == turn]:
+                    if viewer.is_gone() or not viewer.inbox.empty():
+                        viewer.send(END)
+                        viewer.cut()
+                    elif self.is_listening:
+                        viewer.send(BEAT)
+
+
+hub = Hub()
+
+
+class Stream:
+    """What is sent to a viewer who has joined. Waits, and nothing else; leaves when it is closed,
+    also before anything was sent."""
+
+    def __init__(self, viewer: Viewer) -> None:
+        self.viewer = viewer
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.viewer.inbox.get, END)
+
+    def close(self) -> None:
+        hub.leave(self.viewer)
+
+
+def _is_up_to_date(viewer: Viewer, picture: Picture) -> bool:
+    return viewer.seen in (picture.fingerprint, picture.fingerprint + viewer.mine)
+
+
+def _read_seats(some: dict[int, _Watched]) -> None:
+    """The seats of these slots. Two queries; two more for each slot whose plan is new, or whose
+    changes may concern one of its viewers more than others."""
+    slots = Slot.objects.for_page().filter(pk__in=some).annotate(lapses_at=_next_lapse())
+    seats = Seat.objects.filter(slot=OuterRef("pk")).order_by().values("slot")
+    halls = slots.filter(seating=Slot.Seating.NUMBERED).annotate(
+        letters=Subquery(Seat.objects.filter(slot=OuterRef("pk")).as_letters()),
+        ids=Subquery(seats.annotate(n=Sum("pk")).values("n")),
+    )
+    places = slots.filter(seating=Slot.Seating.GENERAL).with_availability()
+    found = {slot.pk: slot for slot in [*halls, *places]}
+    for pk, watched in some.items():
+        if pk not in found:
+            _send(watched.viewers, STALE)
+            continue
+        slot = found[pk]
+        before, after = watched.last, _picture(slot, watched.last)
+        watched.last = after
+        watched.due_at = min(watched.due_at, time.monotonic() + _next_change(slot))
+        if before is None:
+            _send([v for v in watched.viewers if not _is_up_to_date(v, after)], STALE)
+        elif before.fingerprint != after.fingerprint:
+            _send_changes(watched, before, after)
+
+
+def _picture(slot: Slot, before: Picture | None) -> Picture:
+    phase = slot.phase(slot.now)
+    if not slot.is_numbered:
+        seats = (slot.available, slot.capacity)
+        return Picture(slot, phase, *seats, fingerprint(slot, phase, seats))
+    states, ids = slot.letters or "", slot.ids or 0
+    if before and before.slot.ids == ids and len(before.states) == len(states):
+        rows = before.seats
+    else:
+        names = [name for name in SeatRow._fields if name not in ("state", "booking_id")]
+        rows = [SeatRow(*row, "", None) for row in slot.seats.order_by("id").values_list(*names)]
+    return Picture(
+        slot,
+        phase,
+        states.count(LETTERS[Seat.State.AVAILABLE]),
+        len(states) - states.count(LETTERS[Seat.State.BLOCKED]),
+        fingerprint(slot, phase, (int(ids), states)),
+        states,
+        rows,
+    )
+
+
+def _send_changes(watched: _Watched, before: Picture, after: Picture) -> None:
+    """The same bytes to all; but who has to do with it asks for a page of their own."""
+    if not after.has_same_plan(before):
+        _send(watched.viewers, STALE)
+        return
+    viewers = set(watched.viewers)
+    concerned = _concerned(viewers, [seat.pk for seat in after.changed_since(before)])
+    _send(concerned, STALE)
+    html = live_html.changes(after.slot, before, after)
+    _send(viewers - concerned, make_event("seats", html, after.fingerprint))
+
+
+def _concerned(viewers: Iterable[Viewer], changed: Collection[int]) -> set[Viewer]:
+    """Whose seats some of the changed ones are, or were. A query, if there are known viewers."""
+    known = [viewer for viewer in viewers if viewer.is_known]
+    if not (known and changed):
+        return set()
+    owners = Seat.objects.filter(pk__in=changed, booking__isnull=False).order_by()
+    found = list(owners.values_list("pk", "booking__user_id", "booking__session_key"))
+    concerned = set()
+    for viewer in known:
+        now = {pk for pk, *owner in found if viewer.owns(*owner)}
+        if now or not viewer.own.isdisjoint(changed):
+            concerned.add(viewer)
+            viewer.own = viewer.own.difference(changed) | now
+    return concerned
+
+
+def _read_left(some: dict[int, _Watched]) -> None:
+    slots = Slot.objects.for_list().filter(pk__in=some).annotate(lapses_at=_next_lapse())
+    found = {slot.pk: slot for slot in slots}
+    for pk, watched in some.items():
+        slot, before = found.get(pk), watched.last
+        if slot is None:
+            watched.last = "none"
+            if before != "none":
+                _send(watched.viewers, STALE)
+            continue
+        watched.last = live_html.left([slot])
+        watched.due_at = min(watched.due_at, time.monotonic() + _next_change(slot))
+        if before not in (None, watched.last):
+            _send(watched.viewers, make_event("left", watched.last))
+
+
+def _read_times(some: dict[int, _Watched]) -> None:
+    for watched in some.values():
+        before, watched.last = watched.last, object()
+        if before is not None:
+            _send(watched.viewers, STALE)
+
+
+def _send(viewers: Iterable[Viewer], event: bytes) -> None:
+    for viewer in list(viewers):
+        viewer.send(event)
