@@ -90,7 +90,7 @@ def _refuse(
     """The slot's page as it is now, with the sentence; what is still free stays chosen."""
     return render_slot(
         request,
-        load_slot(slot.pk),
+        slot.pk,
         refusal=str(refusal),
         selected=form.cleaned_data.get("seat", ()),
         quantity=form.cleaned_data.get("quantity", 1),
@@ -251,7 +251,7 @@ def _render_move(
         if request.htmx:
             return HttpResponseClientRedirect(booking.get_absolute_url())
         return render(request, "bookings/move.html", _booking_context(request, booking))
-    context = slot_context(request, slot, selected)
+    context = slot_context(request, slot.pk, selected)
     here = reverse("move_to", args=[booking.pk, slot.pk])
     context |= {"moving": booking, "refusal": refusal, "action": here, "news": here}
     context["most"] = booking.quantity

@@ -3,7 +3,9 @@
 import re
 import uuid
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from typing import Any
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
@@ -20,6 +22,7 @@ from django.http import (
 )
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
+from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils.cache import (
     add_never_cache_headers,
@@ -27,10 +30,12 @@ from django.utils.cache import (
     set_response_etag,
 )
 from django.utils.http import quote_etag
+from django.utils.safestring import SafeString
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_safe
 
 from booking_site.client_address import client_address
+from booking_site.coalesce import read_together
 from bookings import browser
 from bookings.models import Booking
 from slots import live, seat_map
@@ -159,7 +164,7 @@ def doctor(request: HttpRequest, doctor_id: int) -> HttpResponse:
 @require_safe
 @never_cache
 def slot(request: HttpRequest, slot_id: int) -> HttpResponse:
-    return render_slot(request, load_slot(slot_id))
+    return render_slot(request, slot_id)
 
 
 @require_safe
@@ -168,7 +173,7 @@ def seat_grid(request: HttpRequest, slot_id: int) -> HttpResponse:
     """The fragment by itself, for those who watch; 304 if they have seen all of it."""
     if not request.htmx:
         return redirect("slot", slot_id)
-    context = slot_context(request, load_slot(slot_id))
+    context = slot_context(request, slot_id)
     return render_grid(request, context)
 
 
@@ -208,7 +213,7 @@ def load_slot(slot_id: int) -> Slot:
 
 def render_slot(
     request: HttpRequest,
-    slot: Slot,
+    slot_id: int,
     *,
     refusal: str = "",
     selected: Collection[int] = (),
@@ -217,47 +222,74 @@ def render_slot(
 ) -> HttpResponse:
     """The slot's page (to htmx: its `_seat_grid.html`), with a sentence if something was refused.
 
-    Up to two queries: the viewer's own bookings, and the seats.
+    Queries: the slot and its seats, for all who ask at the same time; the viewer's own bookings.
     """
-    context = slot_context(request, slot, selected)
+    context = slot_context(request, slot_id, selected)
     context |= {"refusal": refusal, "quantity": max(1, min(quantity, context["fits"]))}
     template = "slots/_seat_grid.html" if request.htmx else "slots/slot.html"
     return render(request, template, context, status=status)
 
 
-def slot_context(request: HttpRequest, slot: Slot, selected: Collection[int] = ()) -> dict:
-    """What `_seat_grid.html` shows. Its form goes to `action`; a fresh one comes from `news`."""
+def slot_context(request: HttpRequest, slot_id: int, selected: Collection[int] = ()) -> dict:
+    """What `_seat_grid.html` shows. Its form goes to `action`; a fresh one comes from `news`.
+
+    Raises Http404.
+    """
     holder = browser.holder_of(request)
     mine = Booking.objects.of_holder(user=holder.user, session_key=holder.session_key)
-    own = list(mine.for_slot(slot))
+    own = list(mine.for_slot(slot_id))
+    now = read_together(("slot", slot_id), lambda: _read_slot(slot_id))
+    context = now.context | {
+        "own": own,
+        "key": uuid.uuid4().hex,
+        "action": reverse("hold", args=[slot_id]),
+        "news": reverse("seat_grid", args=[slot_id]),
+        "fingerprint": now.fingerprint + _mark(own),
+    }
+    if public := context["plan"]:
+        plan = public.seen_by({booking.pk for booking in own}, selected)
+        context |= {"plan": plan, "public": now if plan is public else None}
+    return context
+
+
+@dataclass(frozen=True)
+class SlotNow:
+    """A slot at one moment, as everybody sees it. Many share it, so nobody changes it."""
+
+    context: dict[str, Any]
+    fingerprint: str
+
+    @cached_property
+    def hall(self) -> SafeString:
+        """Its seats, to those to whom they look as to everybody."""
+        return render_to_string("slots/_hall.html", self.context)
+
+
+def _read_slot(slot_id: int) -> SlotNow:
+    """Two queries. Raises Http404."""
+    slot = load_slot(slot_id)
     phase = slot.phase(slot.now)
+    most, poll_seconds, plan = settings.MAX_SEATS_PER_BOOKING, 5, None
+    if slot.is_numbered:
+        seats = plan = seat_map.load(slot, can_choose=phase == "open")
+        seen = live.numbered((seat.pk for seat in plan.seats), plan.states)
+        # A big hall is a big fragment: it is asked for less often.
+        poll_seconds += plan.capacity // 500
+    else:
+        seats = Slot.objects.with_availability().get(pk=slot_id)
+        seen = (seats.available, seats.capacity)
+        most = min(most, seats.capacity)
     context = {
         "slot": slot,
-        "own": own,
         "phase": phase,
-        "most": settings.MAX_SEATS_PER_BOOKING,
-        "key": uuid.uuid4().hex,
-        "action": reverse("hold", args=[slot.pk]),
-        "news": reverse("seat_grid", args=[slot.pk]),
+        "plan": plan,
+        "available": seats.available,
+        "capacity": seats.capacity,
+        "most": most,
+        "fits": max(1, min(most, seats.available)),
+        "poll_seconds": poll_seconds,
     }
-    if slot.is_numbered:
-        plan = seat_map.load(
-            slot,
-            own={booking.pk for booking in own},
-            selected=selected,
-            can_choose=phase == "open",
-        )
-        seen = live.numbered((seat.pk for seat in plan.seats), plan.states)
-        context |= {"plan": plan, "available": plan.available, "capacity": plan.capacity}
-    else:
-        counted = Slot.objects.with_availability().get(pk=slot.pk)
-        seen = (counted.available, counted.capacity)
-        context |= {"available": counted.available, "capacity": counted.capacity}
-        context["most"] = min(settings.MAX_SEATS_PER_BOOKING, counted.capacity)
-    context["fits"] = max(1, min(context["most"], context["available"]))
-    # A big hall is a big fragment: it is asked for less often.
-    context["poll_seconds"] = 5 + context["capacity"] // 500 if slot.is_numbered else 5
-    return context | {"fingerprint": live.fingerprint(slot, phase, seen) + _mark(own)}
+    return SlotNow(context, live.fingerprint(slot, phase, seen))
 
 
 def _mark(own: list[Booking]) -> str:

@@ -40,7 +40,9 @@ def new_page(browser: Browser, site: LiveSite) -> Iterator[Callable[..., Page]]:
     yield new
     for context in contexts:
         context.close()
-    assert [text for text in said if not text.startswith(("Failed to load resource", "htmx:"))] == []
+    assert [
+        text for text in said if not text.startswith(("Failed to load resource", "htmx:"))
+    ] == []
 
 
 def seat(page: Page, label: str) -> Locator:
@@ -213,9 +215,7 @@ def test_calendar_follows_and_keeps_the_focus(new_page: Callable[..., Page]) -> 
 
 
 @pytest.mark.parametrize("blocked", ["refused", "cut", "kept back"])
-def test_page_without_stream_asks_now_and_then(
-    new_page: Callable[..., Page], blocked: str
-) -> None:
+def test_page_without_stream_asks_now_and_then(new_page: Callable[..., Page], blocked: str) -> None:
     slot = SlotFactory(rows=1, seats_per_row=4)
     page = new_page()
     page.clock.install()

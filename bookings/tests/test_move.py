@@ -214,7 +214,7 @@ def test_move_with_htmx_leads_to_the_booking(client: Client, there: Slot, bookin
 def test_plan_to_move_to_is_news_once(
     client: Client, django_assert_num_queries: Any, there: Slot, booking: Booking
 ) -> None:
-    with django_assert_num_queries(3):
+    with django_assert_num_queries(4):
         html = page_of(client.get(url_of(booking, there)))
     news = unescape(re.search(r'hx-get="([^"]+)"', html)[1])
     seen = re.search(r'data-seen="([^"]+)"', html)[1]

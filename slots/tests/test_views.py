@@ -419,7 +419,10 @@ def test_seat_is_drawn_with_its_own_id_as_in_the_plan(client: Client, can_choose
     first, second, third = slot.seats.order_by("pk")
     Seat.objects.filter(pk=second.pk).update(accessible=True)
     inventory.block_seats(slot, seat_ids=[third.pk])
-    cells = [seat_map.make_cell(seat, {first.pk}) for seat in seat_map.load(slot).seats]
+    cells = [
+        seat_map.make_cell(seat, is_selected=seat.pk == first.pk)
+        for seat in seat_map.load(slot).seats
+    ]
     drawn = [seat_map.seat_html(cell, can_choose=can_choose) for cell in cells]
     span = '<span class="seat" id="seat-{}" role="img" data-seat="{}" data-state="{}" aria-label='
     if can_choose:
