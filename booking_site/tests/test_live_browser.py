@@ -6,9 +6,8 @@ from datetime import timedelta
 
 import pytest
 from django.db import connection
-from django.db.models.functions import Now
 from django.utils import timezone
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, Request, Route, expect
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, Request, expect
 
 from booking_site.tests.accessibility import problems_of
 from booking_site.tests.factories import AppointmentFactory, DoctorFactory, SlotFactory
