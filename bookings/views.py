@@ -30,7 +30,14 @@ from bookings.forms import DetailsForm, SeatForm
 from bookings.lifecycle import BookingError, Holder, InvalidRequest, KeyReused, SlotBusy, WrongState
 from bookings.models import Booking
 from slots.models import FEW_LEFT, Slot
-from slots.views import DATES_A_PAGE, load_slot, paginate, render_slot, slot_context
+from slots.views import (
+    DATES_A_PAGE,
+    load_slot,
+    paginate,
+    render_grid,
+    render_slot,
+    slot_context,
+)
 
 BOOKINGS_A_PAGE = 20  # of a person's list
 
@@ -83,7 +90,7 @@ def _refuse(
     """The slot's page as it is now, with the sentence; what is still free stays chosen."""
     return render_slot(
         request,
-        load_slot(slot.pk),
+        slot.pk,
         refusal=str(refusal),
         selected=form.cleaned_data.get("seat", ()),
         quantity=form.cleaned_data.get("quantity", 1),
@@ -239,17 +246,17 @@ def _render_move(
     selected: Collection[int] = (),
     status: int = 200,
 ) -> HttpResponse:
-    """The page of the date to move to (to htmx: its `_seat_grid.html`, or 204 if it is no news)."""
+    """The page of the date to move to (to htmx: its `_seat_grid.html`, or 304 if it is no news)."""
     if not _can_move(booking):
         if request.htmx:
             return HttpResponseClientRedirect(booking.get_absolute_url())
         return render(request, "bookings/move.html", _booking_context(request, booking))
-    context = slot_context(request, slot, selected)
-    if request.htmx and request.GET.get("seen") == context["fingerprint"]:
-        return HttpResponse(status=204)
+    context = slot_context(request, slot.pk, selected)
     here = reverse("move_to", args=[booking.pk, slot.pk])
     context |= {"moving": booking, "refusal": refusal, "action": here, "news": here}
     context["most"] = booking.quantity
+    if request.htmx and request.method == "GET":
+        return render_grid(request, context)
     template = "slots/_seat_grid.html" if request.htmx else "bookings/move_to.html"
     return render(request, template, context, status=status)
 

@@ -20,7 +20,7 @@ import socket
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -138,7 +138,7 @@ class Picture:
     capacity: int
     fingerprint: str
     states: str = ""  # of numbered seats: a letter each, in id order
-    seats: list[SeatRow] = field(default_factory=list, repr=False)  # what else there is of them
+    seats: Sequence[SeatRow] = field(default=(), repr=False)  # what else there is of them
 
     def changed_since(self, before: "Picture") -> list[SeatRow]:
         """The seats whose state was another then, with the present one."""
@@ -152,10 +152,7 @@ class Picture:
     def has_same_plan(self, before: "Picture") -> bool:
         """Whether the one becomes the other when single seats and counts are exchanged."""
         same = self.phase == before.phase and _times(self.slot) == _times(before.slot)
-        # With the last place the form goes, and comes back with the first.
-        return (
-            same and self.seats is before.seats and bool(self.available) == bool(before.available)
-        )
+        return same and self.seats is before.seats and self.capacity == before.capacity
 
 
 def _times(slot: Slot) -> tuple:

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from django.template.loader import render_to_string
-from django.utils.html import format_html
 
 from slots import seat_map
 from slots.models import FEW_LEFT, Slot
@@ -14,30 +13,27 @@ if TYPE_CHECKING:
 
 
 def changes(slot: Slot, before: "Picture", after: "Picture") -> str:
-    """Each seat that changed from one to the other, and the counts. The same for all viewers."""
+    """Each seat that changed from one to the other, and how many are left. The same for all."""
     can_choose = after.phase == "open"
     seats = (
         seat_map.seat_html(seat_map.make_cell(seat), can_choose=can_choose).replace(
-            ' id="', ' hx-swap-oob="true" id="', 1
+            " ", ' hx-swap-oob="true" ', 1
         )
         for seat in after.changed_since(before)
     )
-    count = format_html(
-        '<p class="count" id="seat-count" hx-swap-oob="true"><b>{}</b> of {} {} left</p>',
-        after.available,
-        after.capacity,
-        "seats" if slot.is_numbered else "places",
-    )
-    return "".join(seats) + count
+    context = {
+        "is_news": True,
+        "slot": slot,
+        "available": after.available,
+        "capacity": after.capacity,
+    }
+    html = "".join(seats) + render_to_string("slots/_count.html", context)
+    if can_choose and bool(before.available) != bool(after.available):
+        html += render_to_string("slots/_sold_out.html", context)
+    return html
 
 
 def left(slots: Iterable[Slot]) -> str:
     """How many are left of each of these, as lists say it: slots as of `for_list`."""
-    return "".join(
-        format_html(
-            '<span id="left-{}" hx-swap-oob="true">{}</span>',
-            slot.pk,
-            render_to_string("slots/_left.html", {"slot": slot, "few": FEW_LEFT}),
-        )
-        for slot in slots
-    )
+    context = {"is_news": True, "few": FEW_LEFT}
+    return "".join(render_to_string("slots/_left.html", context | {"slot": slot}) for slot in slots)

@@ -6,7 +6,7 @@ take twenty times as long.
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple, TypedDict
 
@@ -63,27 +63,48 @@ class Cell(TypedDict, total=False):
     url: str
 
 
-@dataclass(slots=True)
+@dataclass
 class Row:
+    """`can_choose`: as `load` has it."""
+
     name: str
     cells: list[Cell]
+    can_choose: bool
+
+    @cached_property
+    def html(self) -> SafeString:
+        """The row of a table: its name, the seats, its name again for who looks from there."""
+        name = escape(self.name)
+        cells = "".join(
+            f'<td colspan="{cell["gap"]}"></td>'
+            if "gap" in cell
+            else f"<td>{seat_html(cell, can_choose=self.can_choose)}</td>"
+            for cell in self.cells
+        )
+        return SafeString(
+            f'<tr><th scope="row">{name}</th>{cells}'
+            f'<td class="row-end" aria-hidden="true">{name}</td></tr>'
+        )
+
+    def with_cells(self, cells: dict[int, Cell]) -> "Row":
+        """With these in the place of theirs, by pk; itself if none of them is here."""
+        if not any(cell.get("pk") in cells for cell in self.cells):
+            return self
+        return replace(self, cells=[cells.get(cell.get("pk", 0), cell) for cell in self.cells])
 
 
-@dataclass(slots=True)
+@dataclass
 class Section:
-    """`columns`: for each column of the plan whether it is an aisle. `can_choose`: as `load` has
-    it.
-    """
+    """`columns`: for each column of the plan whether it is an aisle."""
 
     name: str
     columns: list[bool]
     rows: list[Row]
-    can_choose: bool
 
-    @property
+    @cached_property
     def html(self) -> SafeString:
-        """Its rows, those of a table."""
-        return SafeString("\n".join(row_html(row, can_choose=self.can_choose) for row in self.rows))
+        """Its rows."""
+        return SafeString("\n".join(row.html for row in self.rows))
 
     @property
     def is_dense(self) -> bool:
@@ -92,17 +113,48 @@ class Section:
 
 @dataclass
 class SeatMap:
-    """All seats as the viewer sees them; laid out only when somebody looks at the `sections`."""
+    """All seats, laid out and drawn only when somebody looks at the `sections`.
+
+    As everybody sees them; or, with `public`, as somebody to whom some `cells` look otherwise.
+    """
 
     seats: list[SeatRow]
-    selected: Collection[int]
-    can_choose: bool
     counts: dict[str, int]
+    can_choose: bool
     states: str  # a letter for each, as everybody sees them, in id order
+    public: "SeatMap | None" = None
+    cells: dict[int, Cell] = field(default_factory=dict)
 
     @cached_property
     def sections(self) -> list[Section]:
-        return list(_sections(self.seats, self.selected, self.can_choose))
+        if self.public is None:
+            return list(_sections(self.seats, self.can_choose))
+        return [
+            replace(section, rows=[row.with_cells(self.cells) for row in section.rows])
+            for section in self.public.sections
+        ]
+
+    def seen_by(self, own: Collection, selected: Collection[int] = ()) -> "SeatMap":
+        """As somebody sees it: seats of their `own` bookings (ids) are YOURS, and those of
+        `selected` that are still free come out so. Only the rows of these are drawn anew.
+        """
+        mine = {
+            seat.pk: seat._replace(state=YOURS)
+            for seat in self.seats
+            if seat.booking_id in own and seat.state in (Seat.State.RESERVED, Seat.State.BOOKED)
+        }
+        chosen = {seat.pk for seat in self.seats if seat.pk in selected}
+        if not (mine or chosen):
+            return self
+        seats = [mine.get(seat.pk, seat) for seat in self.seats]
+        changed = (seat for seat in seats if seat.pk in mine or seat.pk in chosen)
+        return replace(
+            self,
+            seats=seats,
+            counts=_count(seats),
+            public=self,
+            cells={seat.pk: make_cell(seat, is_selected=seat.pk in chosen) for seat in changed},
+        )
 
     @property
     def has_accessible(self) -> bool:
@@ -131,37 +183,25 @@ class SeatMap:
         ]
 
 
-def load(
-    slot: Slot,
-    *,
-    own: Collection = (),
-    selected: Collection[int] = (),
-    can_choose: bool = False,
-) -> SeatMap:
-    """The plan of a slot: one query. `own`: ids of the viewer's bookings, whose seats are YOURS.
-
-    `can_choose`: free seats can be ticked; those in `selected` that are still free come out so.
-    """
+def load(slot: Slot, *, can_choose: bool = False) -> SeatMap:
+    """The plan as everybody sees it: one query. `can_choose`: free seats can be ticked."""
     fields = [field for field in SeatRow._fields if field not in ("state", "booking_id")]
     rows = slot.seats.with_state().order_by("id").values_list(*fields, "state", "booking_id")
-    public = [SeatRow._make(row) for row in rows]
-    seats = [_as_seen(seat, own) for seat in public] if own else public
-    counts = Counter(seat.state for seat in seats)
+    seats = [SeatRow._make(row) for row in rows]
     return SeatMap(
         seats=seats,
-        selected=set(selected),
+        counts=_count(seats),
         can_choose=can_choose,
-        counts={state: counts[state] for state in STATE_NAMES},
-        states="".join(LETTERS[seat.state] for seat in public),
+        states="".join([LETTERS[seat.state] for seat in seats]),
     )
 
 
-def _as_seen(seat: SeatRow, own: Collection) -> SeatRow:
-    is_taken = seat.state in (Seat.State.RESERVED, Seat.State.BOOKED)
-    return seat._replace(state=YOURS) if is_taken and seat.booking_id in own else seat
+def _count(seats: Iterable[SeatRow]) -> dict[str, int]:
+    counts = Counter([seat.state for seat in seats])
+    return {state: counts[state] for state in STATE_NAMES}
 
 
-def make_cell(seat: SeatRow, selected: Collection[int] = ()) -> Cell:
+def make_cell(seat: SeatRow, *, is_selected: bool = False) -> Cell:
     is_free = seat.state == Seat.State.AVAILABLE
     number = str(seat.number) if seat.row and seat.number else seat.label
     name = f"{seat.label}, wheelchair place" if seat.accessible else seat.label
@@ -173,7 +213,7 @@ def make_cell(seat: SeatRow, selected: Collection[int] = ()) -> Cell:
         state=seat.state,
         is_free=is_free,
         is_accessible=seat.accessible,
-        is_selected=is_free and seat.pk in selected,
+        is_selected=is_free and is_selected,
     )
 
 
@@ -198,24 +238,7 @@ def seat_html(cell: Cell, *, can_choose: bool) -> SafeString:
     )
 
 
-def row_html(row: Row, *, can_choose: bool) -> SafeString:
-    """The row of a table: its name, the seats, its name again for those who look from there."""
-    name = escape(row.name)
-    cells = "".join(
-        f'<td colspan="{cell["gap"]}"></td>'
-        if "gap" in cell
-        else f"<td>{seat_html(cell, can_choose=can_choose)}</td>"
-        for cell in row.cells
-    )
-    return SafeString(
-        f'<tr><th scope="row">{name}</th>{cells}<td class="row-end" aria-hidden="true">{name}</td>'
-        "</tr>"
-    )
-
-
-def _sections(
-    seats: Iterable[SeatRow], selected: Collection[int], can_choose: bool
-) -> Iterator[Section]:
+def _sections(seats: Iterable[SeatRow], can_choose: bool) -> Iterator[Section]:
     """In the order in which the seats were made, as are the rows."""
     by_section: dict[str, dict[tuple[str, int], list[SeatRow]]] = {}
     sizes: Counter[str] = Counter()
@@ -232,10 +255,9 @@ def _sections(
             name=name,
             columns=columns,
             rows=[
-                Row(key[0], list(_cells(row, positions, len(columns), selected)))
+                Row(key[0], list(_cells(row, positions, len(columns))), can_choose)
                 for key, row in placed.items()
             ],
-            can_choose=can_choose,
         )
 
 
@@ -260,17 +282,12 @@ def _close_up(used: list[int]) -> tuple[dict[int, int], list[bool]]:
     return positions, columns
 
 
-def _cells(
-    row: list[tuple[int, SeatRow]],
-    positions: dict[int, int],
-    width: int,
-    selected: Collection[int],
-) -> Iterator[Cell]:
+def _cells(row: list[tuple[int, SeatRow]], positions: dict[int, int], width: int) -> Iterator[Cell]:
     at = 0
     for column, seat in row:
         if gap := positions[column] - at:
             yield Cell(gap=gap)
         at = positions[column] + 1
-        yield make_cell(seat, selected)
+        yield make_cell(seat)
     if width > at:
         yield Cell(gap=width - at)

@@ -1,15 +1,12 @@
 """Doctors, shows, slots and seats over the API, for everybody and for staff."""
 
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from itertools import count
-from threading import Event, Lock, Semaphore
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import pytest
 from django.contrib.auth.models import Permission
-from django.db import OperationalError, connection
+from django.db import connection
 from django.test import Client
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
@@ -168,7 +165,7 @@ def test_lists_cost_two_queries_of_any_size(
     slot = Slot.objects.latest("id")
     with django_assert_num_queries(1):
         get(client, f"slots/{slot.pk}")
-    with django_assert_num_queries(2):
+    with django_assert_num_queries(1):
         get(client, f"slots/{slot.pk}/seats")
 
 
@@ -395,50 +392,6 @@ def test_seats_are_counted_and_shown_as_they_are_at_this_moment(client: Client) 
 
 def test_seats_of_a_slot_without_any_are_an_empty_list(client: Client) -> None:
     assert get(client, f"slots/{SlotFactory(places=0).pk}/seats") == []
-
-
-def test_seats_are_read_once_for_all_who_asked_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who asks while they are read gets what is read after that, though the next reading fails."""
-    begun, may_end, waiting = Event(), Event(), Semaphore(0)
-    readings = count(1)
-
-    class Turn:
-        lock = Lock()
-
-        def __enter__(self) -> None:
-            waiting.release()
-            self.lock.acquire()
-
-        def __exit__(self, *error: object) -> None:
-            self.lock.release()
-
-    def read(slot: int) -> str:
-        number = next(readings)
-        if number == 1:
-            begun.set()
-            assert may_end.wait(10)
-        if number == 2:
-            raise OperationalError
-        return f"[{number}]"
-
-    def ask(*args: object) -> bytes:
-        try:
-            return slots_api.seats(None, 1).content
-        except OperationalError:
-            return b"failed"
-
-    monkeypatch.setattr(slots_api, "_find", lambda *args: None)
-    monkeypatch.setattr(slots_api, "_seats_of", read)
-    monkeypatch.setattr(slots_api, "Lock", Turn)
-    with ThreadPoolExecutor(6) as crowd:
-        first = crowd.submit(ask)
-        assert begun.wait(10)
-        others = [crowd.submit(ask) for _ in range(5)]
-        assert all(waiting.acquire(timeout=10) for _ in range(6))
-        may_end.set()
-    assert first.result() == b"[1]"
-    assert sorted(other.result() for other in others) == [b"[3]"] * 4 + [b"failed"]
-    assert ask() == b"[4]"  # nothing is kept
 
 
 # ── What earlier systems got wrong ────────────────────────────────────────────────────────────────

@@ -1,6 +1,7 @@
 """The pages that only show: in every state, at fixed cost, and with nothing inline."""
 
 import re
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ from booking_site.tests.factories import (
     DoctorFactory,
     ShowFactory,
     SlotFactory,
+    UserFactory,
 )
 from bookings import lifecycle
 from slots import inventory, seat_map
@@ -281,7 +283,9 @@ def test_slot_that_cannot_be_booked_says_why_and_has_no_button(
     html = get(client, make_slot(phase).get_absolute_url())
     assert sentence in text_of(html)
     assert f'<p class="state" data-phase="{phase}">' in html
-    assert "hold-button" not in html
+    # Where others may give something back, the button waits for that.
+    hidden = '<div id="places" class="places" hidden>'
+    assert [hidden in html, "hold-button" in html] == [phase == "sold_out"] * 2
 
 
 def test_appointment_is_one_button(client: Client) -> None:
@@ -306,22 +310,26 @@ def test_places_can_be_chosen_up_to_what_is_left(client: Client) -> None:
 def test_grid_is_news_once(client: Client, django_assert_num_queries: Any) -> None:
     slot = SlotFactory(rows=1, seats_per_row=3)
     page = get(client, slot.get_absolute_url())
-    url = re.search(r'hx-get="([^"]+)"', page)[1]
+    url, seen = re.search(r'hx-get="([^"]+)"', page)[1], re.search(r'data-seen="(\w+)"', page)[1]
+    headers = {"HX-Request": "true", "If-None-Match": f'"{seen}"'}
     with django_assert_num_queries(2):
-        response = client.get(url, headers={"HX-Request": "true"})
-    assert (response.status_code, response.content) == (204, b"")
+        response = client.get(url, headers=headers)
+    assert (response.status_code, response.content) == (304, b"")
     lifecycle.hold(slot, seat_ids=[slot.seats.first().pk])
-    fresh = get(client, url, **{"HX-Request": "true"})
+    fresh = get(client, url, **headers)
     assert fresh.strip().startswith('<section id="seat-grid"')
     assert states(fresh) == {"A1": "RESERVED", "A2": "AVAILABLE", "A3": "AVAILABLE"}
 
 
 def test_grid_of_places_is_news_once(client: Client) -> None:
     slot = SlotFactory(places=3)
-    url = re.search(r'hx-get="([^"]+)"', get(client, slot.get_absolute_url()))[1]
-    assert client.get(url, headers={"HX-Request": "true"}).status_code == 204
+    first = client.get(f"/slots/{slot.pk}/seats", headers={"HX-Request": "true"})
+    assert first.status_code == 200
+    # As a proxy that compresses answers marks it, and as a browser then sends it.
+    headers = {"HX-Request": "true", "If-None-Match": f"W/{first['ETag']}"}
+    assert client.get(f"/slots/{slot.pk}/seats", headers=headers).status_code == 304
     lifecycle.hold(slot, quantity=1)
-    assert 'data-available="2"' in get(client, url, **{"HX-Request": "true"})
+    assert 'data-available="2"' in get(client, f"/slots/{slot.pk}/seats", **headers)
 
 
 def test_grid_without_htmx_is_the_page(client: Client) -> None:
@@ -413,7 +421,10 @@ def test_seat_is_drawn_with_its_own_id_as_in_the_plan(client: Client, can_choose
     first, second, third = slot.seats.order_by("pk")
     Seat.objects.filter(pk=second.pk).update(accessible=True)
     inventory.block_seats(slot, seat_ids=[third.pk])
-    cells = [seat_map.make_cell(seat, {first.pk}) for seat in seat_map.load(slot).seats]
+    cells = [
+        seat_map.make_cell(seat, is_selected=seat.pk == first.pk)
+        for seat in seat_map.load(slot).seats
+    ]
     drawn = [seat_map.seat_html(cell, can_choose=can_choose) for cell in cells]
     span = '<span class="seat" id="seat-{}" role="img" data-seat="{}" data-state="{}" aria-label='
     if can_choose:
@@ -432,3 +443,67 @@ def test_seat_is_drawn_with_its_own_id_as_in_the_plan(client: Client, can_choose
     assert drawn[2] == span.format(third.pk, "A3", "BLOCKED") + '"A3, not on sale">–</span>'
     html = get(client, slot.get_absolute_url())
     assert [seat in html for seat in drawn] == [not can_choose, True, True]
+
+
+# ── what is shared by all who ask together ────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if all requests of a test came together: each key is read for the first one only."""
+    shared: dict[Any, Any] = {}
+
+    def read_together(key: Any, read: Callable[[], Any]) -> Any:
+        if key not in shared:
+            shared[key] = read()
+        return shared[key]
+
+    monkeypatch.setattr("slots.views.read_together", read_together)
+
+
+@pytest.mark.usefixtures("all_at_once")
+def test_lists_that_are_shared_have_nothing_of_who_is_logged_in(client: Client) -> None:
+    show, doctor = ShowFactory(), DoctorFactory()
+    user, nobody = UserFactory(name="Grace Hopper"), Client()
+    client.force_login(user)
+    for url in ("/", "/shows/", "/doctors/", f"/shows/{show.pk}/", f"/doctors/{doctor.pk}/"):
+        assert "Log out" in get(client, url)
+        html = get(nobody, url)
+        assert f'href="/accounts/login/?next={url}"' in html
+        assert "csrfmiddlewaretoken" not in html
+        assert get(Client(), url) == html
+        assert "Log out" in get(client, url)
+
+
+@pytest.mark.usefixtures("all_at_once")
+def test_lists_that_are_shared_have_no_messages_of_others(client: Client) -> None:
+    client.force_login(UserFactory())
+    client.post("/accounts/logout/")  # which says so on the next page
+    assert "You are logged out." in text_of(get(client, "/"))
+    assert "You are logged out." not in text_of(get(Client(), "/"))
+
+
+@pytest.mark.usefixtures("all_at_once")
+def test_slot_that_is_shared_has_nothing_of_who_booked_there(client: Client) -> None:
+    slot = SlotFactory(rows=2, seats_per_row=2)
+    first, second = slot.seats.order_by("pk")[:2]
+    client.post(f"/slots/{slot.pk}/hold", {"seat": first.pk})
+    url = slot.get_absolute_url()
+    assert states(get(client, url))["A1"] == "YOURS"
+    pages = [get(Client(), url) for _ in range(2)]
+    for html in pages:
+        assert states(html) == {
+            "A1": "RESERVED",
+            "A2": "AVAILABLE",
+            "B1": "AVAILABLE",
+            "B2": "AVAILABLE",
+        }
+        assert "You are holding" not in html
+    for name in ("csrfmiddlewaretoken", "key"):
+        values = {re.search(rf'name="{name}" value="([^"]+)"', html)[1] for html in pages}
+        assert len(values) == 2, name
+    refused = Client().post(f"/slots/{slot.pk}/hold", {"seat": [first.pk, second.pk]})
+    assert refused.status_code == 409
+    assert f'value="{second.pk}" aria-label="A2" checked>' in refused.content.decode()
+    assert " checked>" not in get(Client(), url)
+    assert states(get(client, url))["A1"] == "YOURS"

@@ -2,7 +2,8 @@
 (() => {
   const FAILED = 'That did not work. Press “Search” to try again.'
 
-  const say = () => {
+  const say = ({ detail }) => {
+    if (detail.elt.id !== 'filters') return
     document.getElementById('found').textContent = FAILED
   }
   document.addEventListener('htmx:responseError', say)

@@ -5,6 +5,7 @@
   const notice = document.getElementById('seat-notice')
   const grid = () => document.getElementById('seat-grid')
   const seats = () => [...grid().querySelectorAll('input[name="seat"]')]
+  const key = () => grid().querySelector('input[name="key"]')
   const label = (seat) => seat.parentElement.dataset.seat
   let current = '' // the seat that Tab leads to
 
@@ -22,6 +23,34 @@
     if (picked.textContent !== text) picked.textContent = text
   }
 
+  // With the last place the button goes, and comes back with the first. What is left of each kind is
+  // counted on the plan: whose seats these are, news for everybody do not know.
+  function count() {
+    const left = document.getElementById('seat-count')
+    if (!left) return
+    const available = Number(left.dataset.available)
+    for (const id of ['pick-bar', 'places']) {
+      const part = document.getElementById(id)
+      if (!part || part.hidden === !available) continue
+      const hadFocus = part.contains(document.activeElement)
+      part.hidden = !available
+      if (hadFocus && part.hidden) rest()
+    }
+    const number = document.getElementById('quantity')
+    if (number) number.max = Math.max(1, Math.min(grid().dataset.most, available))
+    for (const one of document.querySelectorAll('#legend [data-count]')) {
+      const text = String(document.querySelectorAll(`#hall-scroll [data-state="${one.dataset.count}"]`).length)
+      if (one.textContent !== text) one.textContent = text
+    }
+  }
+
+  // Where the focus goes when what had it is gone.
+  function rest() {
+    const place = document.getElementById('hall-scroll') || grid()
+    if (!place.hasAttribute('tabindex')) place.tabIndex = -1
+    place.focus({ preventScroll: true })
+  }
+
   // Of all seats only one is a stop of the Tab key; the arrows lead on from there.
   function rove() {
     const all = seats()
@@ -30,11 +59,26 @@
       const order = seat === stop ? 0 : -1
       if (seat.tabIndex !== order) seat.tabIndex = order
     }
+    // What scrolls can be reached by the Tab key, if nothing in it can.
+    const hall = document.getElementById('hall-scroll')
+    if (stop) hall.removeAttribute('tabindex')
+    else if (hall) hall.tabIndex = 0
   }
 
   function middle(seat) {
     const box = seat.getBoundingClientRect()
     return { x: box.left + box.width / 2, y: box.top + box.height / 2 }
+  }
+
+  function nearest({ x, y }) {
+    let best = null
+    let least = Infinity
+    for (const seat of seats()) {
+      const at = middle(seat)
+      const distance = Math.hypot(at.x - x, at.y - y)
+      if (distance < least) [best, least] = [seat, distance]
+    }
+    return best
   }
 
   // The nearest free seat in that direction: along the row, or in the next row that has one.
@@ -87,6 +131,41 @@
     rove()
   })
 
+  function sayLost(labels) {
+    if (labels.length) notice.textContent = `${list(labels)} ${labels.length === 1 ? 'has' : 'have'} just been taken.`
+  }
+
+  // News of single seats: each takes the place of its element, keeping the choice and the focus.
+  let lost = []
+  let orphan = null // where the focus was
+
+  document.addEventListener('htmx:oobBeforeSwap', ({ detail }) => {
+    const { target, fragment } = detail
+    if (!detail.shouldSwap || !target.matches('#hall-scroll .seat')) return
+    detail.shouldSwap = false // htmx would tell of each seat once for every further one
+    const fresh = fragment.firstElementChild
+    const isTaken = ['RESERVED', 'BOOKED'].includes(fresh.dataset.state)
+    if (target.dataset.state === 'YOURS' && isTaken) return // as everybody else sees it
+    const box = target.querySelector('input')
+    if (box?.checked && isTaken) lost.push(label(box))
+    if (box === document.activeElement) orphan = middle(box)
+    target.replaceWith(fresh)
+  })
+
+  document.addEventListener('htmx:sseMessage', () => {
+    sayLost(lost)
+    count()
+    rove()
+    if (orphan) {
+      const next = nearest(orphan)
+      if (next) next.focus({ preventScroll: true })
+      else rest()
+    }
+    lost = []
+    orphan = null
+    sum()
+  })
+
   // A fresh plan takes the place of the old one: keep what was chosen, the focus and the scrolling.
   let kept = null
   document.addEventListener('htmx:beforeSwap', ({ detail }) => {
@@ -97,24 +176,28 @@
     kept = {
       chosen: new Map(seats().filter((seat) => seat.checked).map((seat) => [seat.value, label(seat)])),
       focused: focused.name === 'seat' ? focused.value : '',
+      at: focused.name === 'seat' ? middle(focused) : null,
       focusedId: grid().contains(focused) ? focused.id : '',
       left: scroll ? scroll.scrollLeft : 0,
       quantity: quantity ? quantity.value : '',
+      key: key()?.value,
       isNews: detail.requestConfig.verb === 'get',
     }
   })
 
   document.addEventListener('htmx:afterSwap', () => {
     if (!kept) return
-    const { chosen, focused, focusedId, left, quantity, isNews } = kept
+    const { chosen, focused, at, focusedId, left, quantity, isNews } = kept
+    // News change nothing about what is being sent: twice the same is one booking.
+    if (isNews && kept.key && key()) key().value = kept.key
     kept = null
     const all = seats()
     const free = new Map(all.map((seat) => [seat.value, seat]))
     for (const [value] of chosen) if (free.has(value)) free.get(value).checked = true
-    const lost = [...chosen].filter(([value]) => !free.has(value)).map(([, name]) => name)
-    if (isNews && lost.length) {
-      notice.textContent = `${list(lost)} ${lost.length === 1 ? 'has' : 'have'} just been taken.`
-    } else if (!isNews) {
+    const taken = [...chosen].filter(([value]) => !free.has(value)).map(([, name]) => name)
+    if (isNews) {
+      sayLost(taken)
+    } else {
       notice.textContent = ''
       document.getElementById('refusal')?.scrollIntoView({ block: 'center' })
     }
@@ -124,11 +207,10 @@
     if (scroll) scroll.scrollLeft = left
     hint()
     rove()
-    if (focused) {
-      const stop = free.get(focused) || all.find((seat) => seat.tabIndex === 0)
+    if (focused || focusedId) {
+      const stop = focused ? free.get(focused) || nearest(at) : document.getElementById(focusedId)
       if (stop) stop.focus({ preventScroll: true })
-    } else if (focusedId) {
-      document.getElementById(focusedId)?.focus({ preventScroll: true })
+      else rest()
     }
     sum()
   })

@@ -1,4 +1,4 @@
-// The page asks for news only while somebody looks at it, and says so when nothing gets through.
+// What the page says when nothing gets through.
 (() => {
   const NEWS = 'get'
   const BUSY = 'Very many people are booking right now. Please try again in a moment: nothing is booked twice.'
@@ -9,17 +9,17 @@
   const notice = document.getElementById('seat-notice')
   let failures = 0
 
-  document.addEventListener('htmx:beforeRequest', (event) => {
-    if (event.detail.requestConfig.verb === NEWS && document.hidden) event.preventDefault()
-  })
+  function isBack() {
+    failures = 0
+    if (notice.textContent === STALE || notice.textContent === BUSY) notice.textContent = ''
+  }
 
   document.addEventListener('htmx:afterRequest', ({ detail }) => {
     const status = detail.xhr.status
     // Not detail.successful: htmx leaves that unset where the answer leads to another page.
     const isAnswer = (status >= 200 && status < 400) || [400, 409].includes(status)
     if (isAnswer) {
-      failures = 0
-      if (notice.textContent === STALE || notice.textContent === BUSY) notice.textContent = ''
+      isBack()
     } else if (detail.requestConfig.verb !== NEWS) {
       notice.textContent = status === 503 || status === 0 ? BUSY : RELOAD
     } else if (++failures === FAILURES_BEFORE_SAYING_SO) {
@@ -27,10 +27,5 @@
     }
   })
 
-  document.addEventListener('visibilitychange', () => {
-    const grid = document.getElementById('seat-grid')
-    if (!document.hidden && grid.hasAttribute('hx-get')) {
-      window.htmx.ajax('get', grid.getAttribute('hx-get'), { source: grid, target: grid, swap: 'outerHTML' })
-    }
-  })
+  document.addEventListener('live', isBack)
 })()

@@ -1,0 +1,21 @@
+// A fresh list takes the place of the old one, and the focus stays where it was.
+(() => {
+  const list = () => document.getElementById('results')
+  const stops = () => [...list().querySelectorAll('a[href], button, input')]
+  let focused = null
+
+  document.addEventListener('htmx:beforeSwap', ({ detail }) => {
+    const at = stops().indexOf(document.activeElement)
+    if (detail.shouldSwap && at >= 0) focused = { at, href: document.activeElement.href }
+  })
+
+  document.addEventListener('htmx:afterSwap', () => {
+    if (!focused) return
+    const { at, href } = focused
+    focused = null
+    const all = stops()
+    const stop = all.find((one) => one.href === href) || all[Math.min(at, all.length - 1)] || list()
+    if (stop === list()) stop.tabIndex = -1
+    stop.focus({ preventScroll: true })
+  })
+})()
