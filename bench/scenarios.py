@@ -152,8 +152,10 @@ class Bench:
             figures["pipelined_limit_per_s"] = pipelined
         return figures
 
-    def load(self, scenario: Scenario, *, clients: int = CLIENTS) -> dict[str, Any]:
-        """One run of the scenario, and what came of it."""
+    def load(
+        self, scenario: Scenario, *, clients: int = CLIENTS, settle: bool = True
+    ) -> dict[str, Any]:
+        """One run of the scenario, and what came of it; when the site is idle again, or at once."""
         cpu = self.site.cpu()
         load = self._wrk(
             self.site,
@@ -161,6 +163,7 @@ class Bench:
             seconds=self.pace.seconds,
             most=scenario.most,
             connections=clients,
+            settle=settle,
         )
         figures = figures_of(load, scenario.success, scenario.right)
         figures["cpu_ms"] = 1000 * (self.site.cpu() - cpu) / max(len(load.all), 1)
@@ -195,11 +198,12 @@ class Bench:
             count = len(opened.open)
             probe = Probe(opened, self.site.url, seats, pause=0.2)
             probe.start()
-            figures = self.load(spread)
-            named_with = self.load(named)
+            figures = self.load(spread, settle=False)
+            named_with = self.load(named, settle=False)
             memory = self.site.memory()
             probe.stop()
             broken = opened.broken
+        self.site.wait_until_idle()
         inventory.give_back()
         delays = [seconds * 1000 for seconds in probe.delays]
         errors = figures["errors"] + named_with["errors"] + probe.missed + broken
@@ -209,7 +213,8 @@ class Bench:
             "named_ok_per_s": named_with["ok_per_s"],
             "named_alone_per_s": named_alone["ok_per_s"],
             "streams": count,
-            "streams_refused": opened.refused,
+            "streams_refused": opened.refused.total(),
+            "outcomes": figures["outcomes"] | {f"stream {s}": n for s, n in opened.refused.items()},
             "streams_broken": broken,
             "probes": probe.probes,
             "probes_missed": probe.missed,
@@ -218,7 +223,14 @@ class Bench:
             "memory_mb": memory,
         }
 
-    def _wrk(self, at: Gunicorn, *ask: str | int, seconds: float, **options: Any) -> wrk.Load:
+    def _wrk(
+        self,
+        at: Gunicorn,
+        *ask: str | int,
+        seconds: float,
+        settle: bool = True,
+        **options: Any,
+    ) -> wrk.Load:
         load = wrk.run(
             at.url,
             *ask,
@@ -227,7 +239,8 @@ class Bench:
             warm_up=self.pace.warm_up,
             **options,
         )
-        at.wait_until_idle()
+        if settle:
+            at.wait_until_idle()
         self.statuses_5xx += sum(n for what, n in load.outcomes.items() if what.startswith("5"))
         return load
 

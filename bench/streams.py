@@ -1,12 +1,14 @@
 """Thousands of open event streams in one thread, and how long a change takes to reach them all."""
 
 import json
+import re
 import resource
 import selectors
 import socket
 import threading
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from urllib.parse import urlsplit
@@ -14,6 +16,7 @@ from urllib.parse import urlsplit
 A_CLIENT = 20  # streams that come from one address, as far as the site can tell
 OPENING = 30  # seconds in which all must be open
 PATIENCE = 10  # seconds for a change to reach everybody
+SEEN = re.compile(rb"[?&;]seen=([0-9a-f]+)")  # the fingerprint, in a page's HTML
 AT_ONCE = 100  # connections opened before the others are listened to again
 
 
@@ -23,7 +26,7 @@ class Streams:
     def __init__(self, url: str, slot: int) -> None:
         self.where, self.slot = urlsplit(url), slot
         self.open: set[socket.socket] = set()
-        self.refused = 0  # answered, but not with a stream
+        self.refused: Counter[str] = Counter()  # answered, but not with a stream: by status
         self.broken = 0  # ended by the site
         self.bytes = 0
         self._waiting = selectors.DefaultSelector()
@@ -35,13 +38,19 @@ class Streams:
         self._thread = threading.Thread(target=self._listen, daemon=True)
 
     def connect(self, number: int) -> None:
-        """Opens so many; returns when each is open, refused, or has had its time."""
+        """Opens so many; returns when each is open, refused, or has had its time.
+
+        As a page does, each says what it has seen.
+        """
+        with urllib.request.urlopen(f"{self.where.geturl()}/slots/{self.slot}/") as page:
+            shown = SEEN.search(page.read())
+        query = f"?seen={shown[1].decode()}" if shown else ""
         for n in range(number):
             connection = socket.create_connection((self.where.hostname, self.where.port), OPENING)
             client = n // A_CLIENT
             # HTTP/1.0 has no chunks, so that what arrives is the events.
             connection.sendall(
-                f"GET /slots/{self.slot}/live HTTP/1.0\r\nHost: {self.where.netloc}\r\n"
+                f"GET /slots/{self.slot}/live{query} HTTP/1.0\r\nHost: {self.where.netloc}\r\n"
                 "Accept: text/event-stream\r\n"
                 f"X-Forwarded-For: 10.9.{client // 250}.{client % 250 + 1}\r\n\r\n".encode()
             )
@@ -120,8 +129,8 @@ class Streams:
             self.open.discard(connection)
             self.broken += 1
         else:
-            self._heads.pop(connection, None)
-            self.refused += 1
+            head = self._heads.pop(connection, b"").split(None, 2)
+            self.refused[head[1].decode() if len(head) > 1 else "cut"] += 1
 
     def _read_events(self, connection: socket.socket, piece: bytes) -> None:
         self.bytes += len(piece)
