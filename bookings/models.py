@@ -115,7 +115,7 @@ class BookingQuerySet(models.QuerySet["Booking"]):
         booked = Q(status=Booking.Status.CONFIRMED, slot__ends_at__gt=Now())
         return self.filter(held | booked)
 
-    def for_slot(self, slot: Slot) -> "BookingQuerySet":
+    def for_slot(self, slot: Slot | int) -> "BookingQuerySet":
         """Live holds and confirmed bookings of the slot."""
         own = self.with_state().filter(slot=slot)
         return own.filter(state__in=[Booking.Status.PENDING, Booking.Status.CONFIRMED])

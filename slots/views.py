@@ -2,7 +2,7 @@
 
 import re
 import uuid
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 from django.conf import settings
+from django.contrib.messages import get_messages
 from django.core.paginator import Page, Paginator
 from django.db import close_old_connections
 from django.db.models import QuerySet
@@ -37,6 +38,7 @@ from django.views.decorators.http import require_GET, require_safe
 from booking_site.client_address import client_address
 from booking_site.coalesce import read_together
 from bookings import browser
+from bookings.lifecycle import Holder
 from bookings.models import Booking
 from slots import live, seat_map
 from slots.forms import FIRST_DAY, LAST_DAY, DateFilters, DoctorFilters, ShowFilters, WeekForm
@@ -52,113 +54,133 @@ MOST_WATCHED = 100  # by one list
 
 @require_safe
 def home(request: HttpRequest) -> HttpResponse:
-    dates, times = Slot.objects.upcoming(), Slot.objects.bookable()
-    shows = [s for s in Show.objects.with_next(dates)[: SHOWS_AT_HOME + 1] if s.next_at]
-    doctors = [d for d in Doctor.objects.with_next(times)[: DOCTORS_AT_HOME + 1] if d.next_at]
-    _attach_slots(shows, dates, 1)
-    _attach_slots(doctors, times, NEXT_TIMES)
-    context = {
-        "shows": shows[:SHOWS_AT_HOME],
-        "doctors": doctors[:DOCTORS_AT_HOME],
-        "has_more_shows": len(shows) > SHOWS_AT_HOME,
-        "has_more_doctors": len(doctors) > DOCTORS_AT_HOME,
-        "few": FEW_LEFT,
-        "stream": _stream_of(_next_of(shows[:SHOWS_AT_HOME]), doctors[:DOCTORS_AT_HOME]),
-    }
-    return render_list(request, "slots/home.html", "slots/_home.html", context)
+    def read() -> dict[str, Any]:
+        dates, times = Slot.objects.upcoming(), Slot.objects.bookable()
+        shows = [s for s in Show.objects.with_next(dates)[: SHOWS_AT_HOME + 1] if s.next_at]
+        doctors = [d for d in Doctor.objects.with_next(times)[: DOCTORS_AT_HOME + 1] if d.next_at]
+        _attach_slots(shows, dates, 1)
+        _attach_slots(doctors, times, NEXT_TIMES)
+        context = {
+            "shows": shows[:SHOWS_AT_HOME],
+            "doctors": doctors[:DOCTORS_AT_HOME],
+            "has_more_shows": len(shows) > SHOWS_AT_HOME,
+            "has_more_doctors": len(doctors) > DOCTORS_AT_HOME,
+            "few": FEW_LEFT,
+            "stream": _stream_of(_next_of(shows[:SHOWS_AT_HOME]), doctors[:DOCTORS_AT_HOME]),
+        }
+        return context
+
+    return render_list(request, "slots/home.html", "slots/_home.html", read)
 
 
 @require_safe
 def shows(request: HttpRequest) -> HttpResponse:
     """Shows by their next date; with days asked for, those that have a date then."""
-    filters = ShowFilters(request.GET)
-    chosen = filters.chosen
-    found = Show.objects.search(chosen["q"], "name", "venue", "description")
-    if chosen["venue"]:
-        found = found.filter(venue=chosen["venue"])
-    dates = Slot.objects.upcoming()
-    if chosen["from"] or chosen["to"]:
-        first, last = chosen["from"] or FIRST_DAY, chosen["to"] or LAST_DAY
-        zones = Show.objects.values_of("time_zone")
-        dates = dates.in_local_days(first, last, of="show", zones=zones)
-        found = found.with_next(dates).exclude(next_at=None)
-    else:
-        found = found.with_next(dates)
-    page = paginate(request, found, SUBJECTS_A_PAGE)
-    _attach_slots(page.object_list, dates, 1)
-    context = {"filters": filters, "page": page, "few": FEW_LEFT}
-    context["stream"] = _stream_of(_next_of(page.object_list))
-    return render_list(request, "slots/shows.html", "slots/_shows.html", context)
+
+    def read() -> dict[str, Any]:
+        filters = ShowFilters(request.GET)
+        chosen = filters.chosen
+        found = Show.objects.search(chosen["q"], "name", "venue", "description")
+        if chosen["venue"]:
+            found = found.filter(venue=chosen["venue"])
+        dates = Slot.objects.upcoming()
+        if chosen["from"] or chosen["to"]:
+            first, last = chosen["from"] or FIRST_DAY, chosen["to"] or LAST_DAY
+            zones = Show.objects.values_of("time_zone")
+            dates = dates.in_local_days(first, last, of="show", zones=zones)
+            found = found.with_next(dates).exclude(next_at=None)
+        else:
+            found = found.with_next(dates)
+        page = paginate(request, found, SUBJECTS_A_PAGE)
+        _attach_slots(page.object_list, dates, 1)
+        context = {"filters": filters, "page": page, "few": FEW_LEFT}
+        context["stream"] = _stream_of(_next_of(page.object_list))
+        return context
+
+    return render_list(request, "slots/shows.html", "slots/_shows.html", read)
 
 
 @require_safe
 def doctors(request: HttpRequest) -> HttpResponse:
     """Doctors by their next free time, or by name; with a day asked for, those free then."""
-    filters = DoctorFilters(request.GET)
-    chosen = filters.chosen
-    found = Doctor.objects.search(chosen["q"], "name", "specialization")
-    if chosen["specialization"]:
-        found = found.filter(specialization=chosen["specialization"])
-    times = Slot.objects.bookable()
-    if day := chosen["on"]:
-        zones = Doctor.objects.values_of("time_zone")
-        times = times.in_local_days(day, day, of="doctor", zones=zones)
-        found = found.with_next(times).exclude(next_at=None)
-    else:
-        found = found.with_next(times)
-    if chosen["sort"] == "name":
-        found = found.order_by("name", "id")
-    page = paginate(request, found, SUBJECTS_A_PAGE)
-    _attach_slots(page.object_list, times, NEXT_TIMES)
-    context = {"filters": filters, "page": page, "stream": _stream_of(doctors=page.object_list)}
-    return render_list(request, "slots/doctors.html", "slots/_doctors.html", context)
+
+    def read() -> dict[str, Any]:
+        filters = DoctorFilters(request.GET)
+        chosen = filters.chosen
+        found = Doctor.objects.search(chosen["q"], "name", "specialization")
+        if chosen["specialization"]:
+            found = found.filter(specialization=chosen["specialization"])
+        times = Slot.objects.bookable()
+        if day := chosen["on"]:
+            zones = Doctor.objects.values_of("time_zone")
+            times = times.in_local_days(day, day, of="doctor", zones=zones)
+            found = found.with_next(times).exclude(next_at=None)
+        else:
+            found = found.with_next(times)
+        if chosen["sort"] == "name":
+            found = found.order_by("name", "id")
+        page = paginate(request, found, SUBJECTS_A_PAGE)
+        _attach_slots(page.object_list, times, NEXT_TIMES)
+        context = {"filters": filters, "page": page, "stream": _stream_of(doctors=page.object_list)}
+        return context
+
+    return render_list(request, "slots/doctors.html", "slots/_doctors.html", read)
 
 
 @require_safe
 def show(request: HttpRequest, show_id: int) -> HttpResponse:
-    show = get_object_or_404(Show, pk=show_id)
-    filters = DateFilters(request.GET)
-    chosen = filters.chosen
-    dates = Slot.objects.filter(show=show).for_list()
-    first, last = chosen["from"] or FIRST_DAY, chosen["to"] or LAST_DAY
-    dates = dates.in_days(first, last, ZoneInfo(show.time_zone))
-    if chosen["available"]:
-        dates = dates.bookable()
-    page = paginate(request, dates, DATES_A_PAGE)
-    context = {"show": show, "filters": filters, "page": page, "few": FEW_LEFT}
-    context["stream"] = _stream_of(page.object_list)
-    return render_list(request, "slots/show.html", "slots/_dates.html", context)
+    def read() -> dict[str, Any]:
+        show = get_object_or_404(Show, pk=show_id)
+        filters = DateFilters(request.GET)
+        chosen = filters.chosen
+        dates = Slot.objects.filter(show=show).for_list()
+        first, last = chosen["from"] or FIRST_DAY, chosen["to"] or LAST_DAY
+        dates = dates.in_days(first, last, ZoneInfo(show.time_zone))
+        if chosen["available"]:
+            dates = dates.bookable()
+        page = paginate(request, dates, DATES_A_PAGE)
+        context = {"show": show, "filters": filters, "page": page, "few": FEW_LEFT}
+        context["stream"] = _stream_of(page.object_list)
+        return context
+
+    return render_list(request, "slots/show.html", "slots/_dates.html", read)
 
 
 @require_safe
 def doctor(request: HttpRequest, doctor_id: int) -> HttpResponse:
     """A week of free times, and where there are more: three queries."""
-    doctor = get_object_or_404(Doctor.objects.with_now(), pk=doctor_id)
-    zone = ZoneInfo(doctor.time_zone)
-    today = doctor.now.astimezone(zone).date()
-    form = WeekForm(request.GET)
-    asked = form.chosen["from"] or today
-    first = max(asked, today)
-    last = min(first + timedelta(days=6), LAST_DAY)
-    times = Slot.objects.filter(doctor=doctor).bookable().select_related("doctor")
-    free = list(times.in_days(first, last, zone))
-    later = times.filter(starts_at__gte=day_bounds(first, last, zone)[1]).first()
-    days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
-    context = {
-        "doctor": doctor,
-        "form": form,
-        "is_past": asked < today,
-        "today": today,
-        "first": first,
-        "last": last,
-        "days": [(day, [slot for slot in free if slot.local_start.date() == day]) for day in days],
-        "free": free,
-        "earlier_from": max(first - timedelta(days=7), today) if first > today else None,
-        "later": later,
-        "later_from": last + timedelta(days=1),
-        "stream": _stream_of(doctors=[doctor]),
-    }
-    return render_list(request, "slots/doctor.html", "slots/_times.html", context)
+
+    def read() -> dict[str, Any]:
+        doctor = get_object_or_404(Doctor.objects.with_now(), pk=doctor_id)
+        zone = ZoneInfo(doctor.time_zone)
+        today = doctor.now.astimezone(zone).date()
+        form = WeekForm(request.GET)
+        asked = form.chosen["from"] or today
+        first = max(asked, today)
+        last = min(first + timedelta(days=6), LAST_DAY)
+        times = Slot.objects.filter(doctor=doctor).bookable().select_related("doctor")
+        free = list(times.in_days(first, last, zone))
+        later = times.filter(starts_at__gte=day_bounds(first, last, zone)[1]).first()
+        days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
+        context = {
+            "doctor": doctor,
+            "form": form,
+            "is_past": asked < today,
+            "today": today,
+            "first": first,
+            "last": last,
+            "days": [
+                (day, [slot for slot in free if slot.local_start.date() == day]) for day in days
+            ],
+            "free": free,
+            "earlier_from": max(first - timedelta(days=7), today) if first > today else None,
+            "later": later,
+            "later_from": last + timedelta(days=1),
+            "stream": _stream_of(doctors=[doctor]),
+        }
+        return context
+
+    return render_list(request, "slots/doctor.html", "slots/_times.html", read)
 
 
 @require_safe
@@ -186,14 +208,34 @@ def render_grid(request: HttpRequest, context: dict) -> HttpResponse:
     return response
 
 
-def render_list(request: HttpRequest, page: str, part: str, context: dict) -> HttpResponse:
-    """The page; to one that asks for its news, only the part that changes, or 304 if it has not."""
-    if request.htmx.trigger != "results":
-        return render(request, page, context)
-    response = render(request, part, context)
+def render_list(
+    request: HttpRequest, page: str, part: str, read: Callable[[], dict[str, Any]]
+) -> HttpResponse:
+    """The page; to one that asks for its news, only the part that changes, or 304 if it has not.
+
+    `read`, and what nobody in particular sees of it, is done once for all who ask together.
+    """
+    is_news = request.htmx.trigger == "results"
+    template = part if is_news else page
+    asked = (request.method, request.get_full_path())
+    if is_news or _is_nobody(request):
+
+        def draw() -> SafeString:
+            return render_to_string(template, read(), request)
+
+        response = HttpResponse(read_together((template, *asked), draw))
+    else:
+        response = render(request, page, read_together(("list", *asked), read))
+    if not is_news:
+        return response
     set_response_etag(response)
     add_never_cache_headers(response)  # nobody must take it for the page, which has its address
     return get_conditional_response(request, etag=response["ETag"], response=response)
+
+
+def _is_nobody(request: HttpRequest) -> bool:
+    """Whether the frame of a page is the same as for others who are not logged in."""
+    return not (request.user.is_authenticated or get_messages(request))
 
 
 def _stream_of(slots: Iterable[Slot] = (), doctors: Iterable[Doctor] = ()) -> str:
@@ -235,9 +277,7 @@ def slot_context(request: HttpRequest, slot_id: int, selected: Collection[int] =
 
     Raises Http404.
     """
-    holder = browser.holder_of(request)
-    mine = Booking.objects.of_holder(user=holder.user, session_key=holder.session_key)
-    own = list(mine.for_slot(slot_id))
+    own = _own_bookings(browser.holder_of(request), slot_id)
     now = read_together(("slot", slot_id), lambda: _read_slot(slot_id))
     context = now.context | {
         "own": own,
@@ -250,6 +290,16 @@ def slot_context(request: HttpRequest, slot_id: int, selected: Collection[int] =
         plan = public.seen_by({booking.pk for booking in own}, selected)
         context |= {"plan": plan, "public": now if plan is public else None}
     return context
+
+
+def _own_bookings(holder: Holder, slot_id: int) -> list[Booking]:
+    """One query; none for who has never booked, which is most, and for whom to write it takes
+    longer than all the rest.
+    """
+    if not (holder.user or holder.session_key):
+        return []
+    mine = Booking.objects.of_holder(user=holder.user, session_key=holder.session_key)
+    return list(mine.for_slot(slot_id))
 
 
 @dataclass(frozen=True)
