@@ -10,16 +10,21 @@ LOCK_TIMEOUT = "4s"  # for one lock
 STATEMENT_TIMEOUT = "10s"  # for one statement, all its locks together
 IDLE_TIMEOUT = "15s"  # for a process that stalls inside a transaction
 
+# Until the transaction ends, whatever pooler is in between.
+BOUND_WAITING = (
+    "SELECT set_config('lock_timeout', %s, true),"
+    " set_config('statement_timeout', %s, true),"
+    " set_config('idle_in_transaction_session_timeout', %s, true)"
+)
+
 _replacing = threading.Lock()
 
 
 def bound_waiting(*, lock_timeout: str | None = None, statement_timeout: str | None = None) -> None:
-    """Limits on waiting until this transaction ends, whatever pooler is in between. One query."""
+    """Limits on waiting until this transaction ends. One query."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT set_config('lock_timeout', %s, true),"
-            " set_config('statement_timeout', %s, true),"
-            " set_config('idle_in_transaction_session_timeout', %s, true)",
+            BOUND_WAITING,
             [lock_timeout or LOCK_TIMEOUT, statement_timeout or STATEMENT_TIMEOUT, IDLE_TIMEOUT],
         )
 

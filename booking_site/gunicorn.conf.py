@@ -14,8 +14,13 @@ import subprocess
 import sys
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
+import gevent
+from gevent.server import StreamServer
 from gunicorn import util
+from gunicorn.glogging import Logger
+from gunicorn.workers import ggevent
 
 _SHOW = """
 import json
@@ -38,7 +43,8 @@ _host, _port, workers, _proxies, _data_dir, logconfig_dict = json.loads(_setting
 bind = f"[{_host}]:{_port}" if ":" in _host else f"{_host}:{_port}"
 proc_name = "holdfast"
 worker_class = "gevent"
-worker_connections = 1000  # a worker's
+worker_connections = 4000  # a worker's, event streams among them
+backlog = 2048  # connections that wait to be accepted, as far as the kernel lets them
 timeout = 30  # seconds without a sign of life of a worker
 graceful_timeout = 10  # seconds for requests under way when stopping
 keepalive = 5
@@ -55,6 +61,25 @@ control_socket_disable = len(control_socket.encode()) > 100 or not os.access(_da
 accesslog = None
 logconfig_dict["handlers"]["console"]["filters"] = []
 del logconfig_dict["filters"]["request_id"]
+
+
+class logger_class(Logger):
+    def access(self, *args: Any) -> None:
+        """Nothing. With a `logconfig_dict` gunicorn would word a line that nobody writes down."""
+
+
+def post_worker_init(worker: Any) -> None:
+    """Lets the site see that this worker is to stop: event streams then end at once."""
+    from booking_site import stop_signal  # no earlier: see above
+
+    stop_signal.is_stopping = lambda: not worker.alive
+
+
+def post_request(worker: Any, request: Any, environ: Any, response: Any) -> None:
+    """Gives way to others. A client whose next request is there already would keep the process for
+    itself: reading what has come does not wait, and without that no greenlet yields.
+    """
+    gevent.sleep(0)
 
 
 def _write_problem(client: socket.socket, status: int, reason: str, message: str) -> None:
@@ -83,6 +108,20 @@ def _write_problem(client: socket.socket, status: int, reason: str, message: str
 
 
 util.write_error = _write_problem
+
+
+class _Server(StreamServer):
+    """Lets in half as many clients again as it has, each time that it has gone round them.
+
+    gunicorn has it let in one, so that the workers get equally many; of a crowd that comes at once
+    the last then wait until the first have been served a hundred times. Many at once from the
+    start, and one worker takes all of a small crowd.
+    """
+
+    max_accept = property(lambda self: 1 + len(self.pool or ()) // 2, lambda self, number: None)
+
+
+ggevent.StreamServer = _Server
 
 # A connection is an open file, and the database, logs and modules need some too.
 _needed = worker_connections + 256

@@ -8,26 +8,24 @@ gunicorn loads this before gevent has patched the process: nothing here may impo
 """
 
 import copy
+import json
 import logging
 import re
 import sys
 import traceback
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
-
-from pythonjsonlogger.json import JsonFormatter
 
 # A booking's key, and whatever looks like an address or a URL with a password. The last defence:
 # what is known to say such things is reworded below.
 KEY = re.compile(r"\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b", re.IGNORECASE)
 ADDRESS = re.compile(r"[^\s<>\"'(),;]+@[^\s<>\"'(),;]+")
 
-FIELDS = [
-    *("time", "level", "logger", "message", "request_id"),
-    *("method", "route", "status", "ms"),  # of a request
-    *("error", "pid"),
-]
-NAMES = {"levelname": "level", "name": "logger", "process": "pid", "exc_info": "error"}
+OF_A_REQUEST = ("method", "route", "status", "ms")
+
+# Of a record no line tells these, and to find them takes as long as to write it.
+logging.logThreads = logging.logMultiprocessing = logging.logAsyncioTasks = False
 
 
 def configure(*, style: str, level: str, values: bool = False) -> dict[str, Any]:
@@ -67,7 +65,7 @@ def configure(*, style: str, level: str, values: bool = False) -> dict[str, Any]
             "django.request": {"level": "ERROR", "filters": ["broken"]},
             # Whom a mail goes to and what it is about.
             "mailer": {"level": "WARNING"},
-            # That a request came without an id, or with one that is no good.
+            # That a request takes the id of the one before it.
             "django_guid": {"level": "ERROR"},
             # That there is no .env.
             "environ": {"level": "WARNING"},
@@ -98,20 +96,33 @@ class Lines(logging.Formatter):
         return "\n".join([f"{first} [{request_id}]", *rest])
 
 
-class Json(JsonFormatter):
-    """One object a line, with FIELDS and no others: what a library adds of its own stays out."""
+class Json(logging.Formatter):
+    """One object a line, with these fields and no others: what a library adds stays out."""
 
     def __init__(self, *, values: bool = False) -> None:
-        super().__init__(
-            ["levelname", "name", "message", "process"], rename_fields=NAMES, timestamp="time"
-        )
+        super().__init__()
         self.values = values
 
     def format(self, record: logging.LogRecord) -> str:
-        return super().format(discreet(record, values=self.values))
+        told = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": _masked(_worded(record)),
+            "request_id": getattr(record, "request_id", None),
+            **{name: getattr(record, name, None) for name in OF_A_REQUEST},
+            "error": self._error(record),
+            "pid": record.process,
+        }
+        told = {name: value for name, value in told.items() if value is not None}
+        return json.dumps(told, default=str)
 
-    def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
-        return {name: log_data[name] for name in FIELDS if log_data.get(name) is not None}
+    def _error(self, record: logging.LogRecord) -> str | None:
+        if not record.exc_info:
+            return None
+        if self.values:
+            return self.formatException(record.exc_info)
+        return describe(record.exc_info[1])
 
 
 def discreet(record: logging.LogRecord, *, values: bool) -> logging.LogRecord:
@@ -141,7 +152,9 @@ def _worded(record: logging.LogRecord) -> str:
 
 
 def _masked(text: str) -> str:
-    return ADDRESS.sub("…", KEY.sub("…", text))
+    if text.count("-") >= 4:
+        text = KEY.sub("…", text)
+    return ADDRESS.sub("…", text) if "@" in text else text
 
 
 def describe(error: BaseException | None) -> str:

@@ -57,6 +57,19 @@ def read_number(name: str, default: int, least: int = 1, most: int = 1_000_000) 
     return read(name, env.int, default, lambda n: least <= n <= most, wanted)
 
 
+def read_switch(name: str, *, default: bool) -> bool:
+    """“on” or “off” from the environment."""
+    words = {"on": True, "true": True, "yes": True, "1": True}
+    words |= {"off": False, "false": False, "no": False, "0": False}
+    return read(
+        name,
+        lambda name: words.get(env.str(name).lower()),
+        default,
+        lambda value: value is not None,
+        "on or off",
+    )
+
+
 def are_networks(addresses: list[str]) -> bool:
     for address in addresses:
         ipaddress.ip_network(address)  # raises ValueError
@@ -136,15 +149,7 @@ def read_secret_key(data_dir: Path) -> str:
 DATA_DIR = Path(env.str("DATA_DIR", "") or default_data_dir(BASE_DIR, "run")).absolute()
 DATABASE_URL = env.str("DATABASE_URL", "")
 
-_switch = {"on": True, "true": True, "yes": True, "1": True}
-_switch |= {"off": False, "false": False, "no": False, "0": False}
-DEBUG = read(
-    "DEBUG",
-    lambda name: _switch.get(env.str(name).lower()),
-    False,
-    lambda value: value is not None,
-    "on or off",
-)
+DEBUG = read_switch("DEBUG", default=False)
 SECRET_KEY = env.str("SECRET_KEY", "")
 if not SECRET_KEY:
     if DATABASE_URL:
@@ -218,14 +223,13 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "booking_site.middleware.HealthMiddleware",
     "booking_site.middleware.RequestLogMiddleware",
-    "django_guid.middleware.guid_middleware",
     "booking_site.problems.ApiMiddleware",
     "booking_site.middleware.WholeRequestMiddleware",
     "booking_site.middleware.DatabaseAwayMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "csp.middleware.CSPMiddleware",
+    "booking_site.middleware.ContentPolicyMiddleware",
     "booking_site.middleware.PrivatePagesMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -288,6 +292,8 @@ DATABASES["default"]["OPTIONS"] |= {
     },
     "connect_timeout": 5,
 }
+# What is asked most is prepared by PostgreSQL: booking_site/prepared.py.
+PREPARED_STATEMENTS = read_switch("PREPARED_STATEMENTS", default=True)
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # People
@@ -487,8 +493,3 @@ LOG_LEVEL = read(
     "DEBUG, INFO, WARNING or ERROR",
 )
 LOGGING = logs.configure(style=LOG_FORMAT, level=LOG_LEVEL, values=DEBUG)
-DJANGO_GUID = {
-    "GUID_HEADER_NAME": "X-Request-ID",
-    "UUID_LENGTH": 12,  # short enough to read out on the telephone
-    "EXPOSE_HEADER": False,
-}

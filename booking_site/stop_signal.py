@@ -9,6 +9,11 @@ from contextlib import contextmanager
 STEP = 0.1  # seconds in which a signal is noticed
 
 
+def is_stopping() -> bool:
+    """Whether this web process is to stop. gunicorn.conf.py puts in its place what sees that."""
+    return False
+
+
 class StopSignal:
     """Whether a signal has asked us to stop.
 

@@ -14,6 +14,9 @@ admin.site.site_header = admin.site.site_title = "Holdfast office"
 admin.site.index_title = "Office"
 
 urlpatterns = [
+    # First, as each is tried in turn.
+    path("api/v1/", api.urls),
+    re_path(r"^api\b", problems.nothing_here, name="api_nothing_here"),
     path("", slots.home, name="home"),
     path("shows/", slots.shows, name="shows"),
     path("shows/<int:show_id>/", slots.show, name="show"),
@@ -42,8 +45,6 @@ urlpatterns = [
     ),
     path("accounts/", include("accounts.urls")),
     path("admin/", admin.site.urls),
-    path("api/v1/", api.urls),
-    re_path(r"^api\b", problems.nothing_here, name="api_nothing_here"),
     path("favicon.ico", site.favicon, name="favicon"),
 ]
 handler429 = "accounts.views.too_many_requests"  # asked for by allauth

@@ -1,13 +1,15 @@
 """Whose a booking is: the one place that decides who may see and change it."""
 
 import uuid
+from typing import Any
 
+from django.conf import settings
 from django.core.exceptions import PermissionDenied
-from django.db.models import QuerySet
 from django.http import Http404, HttpRequest
 from django.urls import register_converter
 from django.urls.converters import UUIDConverter
 
+from booking_site.prepared import prepared, select, send
 from booking_site.problems import TooMany, consume
 from bookings import browser
 from bookings.models import Booking
@@ -40,10 +42,10 @@ def load_booking(
     take its seats away may give it others). That goes for a guest's as well, since the office's
     lists are full of addresses. Raises Http404, PermissionDenied.
     """
-    bookings = Booking.objects.for_page().filter(pk=booking_id)
-    booking = (bookings.with_seats() if with_seats else bookings).first()
-    if booking is None:
+    [found] = send(_read_booking(with_seats, pk=booking_id))
+    if not found:
         raise Http404("There is no such booking.")
+    booking = found[0]
     if _is_own(request, booking):
         return booking
     if booking.user_id and not is_staff_who_may(request, "view"):
@@ -51,6 +53,12 @@ def load_booking(
     if to and request.user.is_staff and not is_staff_who_may(request, to):
         raise PermissionDenied
     return booking
+
+
+@prepared
+def _read_booking(with_seats: bool, *, pk: uuid.UUID) -> Any:
+    bookings = Booking.objects.for_page().filter(pk=pk)
+    return select(bookings.with_seats() if with_seats else bookings)
 
 
 def _is_own(request: HttpRequest, booking: Booking) -> bool:
@@ -88,16 +96,25 @@ def count_hold(request: HttpRequest, key: str | None = None) -> None:
     """Counts a hold of this network address, if a setting says so. Raises TooMany, but not to who
     has the key of a booking: asking again is answered with it, and holds nothing.
     """
+    if "hold" not in settings.ACCOUNT_RATE_LIMITS:
+        return
     try:
         consume(request, "hold", HELD_TOO_OFTEN)
     except TooMany:
-        if key is None or not made_with(request, key).exists():
+        if key is None or find_made_with(request, key) is None:
             raise
 
 
-def made_with(request: HttpRequest, key: str) -> QuerySet[Booking]:
+def find_made_with(request: HttpRequest, key: str) -> Booking | None:
     """The booking that a request with this Idempotency-Key made, if any: of that user, or any
-    guest.
+    guest. With its state and its seats: one query.
     """
-    user = request.user if request.user.is_authenticated else None
-    return Booking.objects.filter(user=user, idempotency_key=key)
+    user = request.user.pk if request.user.is_authenticated else None
+    [found] = send(_read_made_with(user=user, key=key))
+    return found[0] if found else None
+
+
+@prepared
+def _read_made_with(*, user: int | None, key: str) -> Any:
+    made = Booking.objects.filter(user=user, idempotency_key=key)
+    return select(made.with_state().with_seats())

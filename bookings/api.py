@@ -9,18 +9,24 @@ from typing import Annotated, Any, Literal
 
 from django.conf import settings
 from django.db.models import QuerySet
-from django.http import Http404, HttpRequest, HttpResponse
-from django.urls import reverse
-from ninja import Field, Header, Query, Router, Schema, Status
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from ninja import Field, Header, Query, Router, Schema
 from ninja.pagination import paginate
 from pydantic import AfterValidator, WithJsonSchema, model_validator
 
 from accounts import tokens
 from booking_site.fields import Id, IdInUrl, Pages, Text, as_in, storable
 from booking_site.openapi import refuses
+from booking_site.prepared import prepared, select, send
 from booking_site.problems import invalid_fields
 from bookings import browser, lifecycle
-from bookings.access import count_hold, count_mail, is_staff_of_others, load_booking, made_with
+from bookings.access import (
+    count_hold,
+    count_mail,
+    find_made_with,
+    is_staff_of_others,
+    load_booking,
+)
 from bookings.errors import InvalidRequest, SweeperRunning
 from bookings.forms import DetailsForm
 from bookings.models import BOOKING_WAS_REFUSED, Booking
@@ -125,13 +131,11 @@ class BookedSeatOut(Schema):
 class BookingOut(Schema):
     id: uuid.UUID = Field(description="Of a guest's booking, also its key: keep it.")
     reference: str = Field(description="For people, at the desk.", examples=["7K3M9QXT"])
-    status: Literal["PENDING", "CONFIRMED", "FAILED", "CANCELLED"] = Field(alias="state")
+    status: Literal["PENDING", "CONFIRMED", "FAILED", "CANCELLED"]
     failure_reason: Literal["expired", "sold_out", "seats_taken"] | None
-    slot: int = Field(alias="slot_id", description="The slot's id.")
+    slot: int = Field(description="The slot's id.")
     quantity: int
-    seats: list[BookedSeatOut] = Field(
-        alias="booked_seats", description="Those it has, or had until it ended."
-    )
+    seats: list[BookedSeatOut] = Field(description="Those it has, or had until it ended.")
     name: str
     email: str
     created_at: datetime
@@ -140,15 +144,6 @@ class BookingOut(Schema):
     )
     confirmed_at: datetime | None
     cancelled_at: datetime | None
-
-    @staticmethod
-    def resolve_failure_reason(booking: Booking) -> str | None:
-        return booking.reason or None
-
-    @staticmethod
-    def resolve_expires_at(booking: Booking) -> datetime | None:
-        may_expire = booking.state in (Booking.Status.PENDING, Booking.Status.FAILED)
-        return booking.expires_at if may_expire else None
 
 
 class SweptOut(Schema):
@@ -161,7 +156,8 @@ class BookingPages(Pages):
         """Which are on the page an index tells; only of those is read what is shown of them."""
         page = super().paginate_queryset(queryset, *args, **options)
         ids = list(page["items"].values_list("pk", flat=True))
-        page["items"] = Booking.objects.with_state().with_seats().filter(pk__in=ids)
+        found = Booking.objects.with_state().with_seats().filter(pk__in=ids)
+        page["items"] = [_shown(booking) for booking in found]
         return page
 
 
@@ -177,11 +173,8 @@ class BookingPages(Pages):
     ),
 )
 def hold(
-    request: HttpRequest,
-    wish: BookingIn,
-    response: HttpResponse,
-    key: IdempotencyKey | None = KEY_HEADER,
-) -> Status:
+    request: HttpRequest, wish: BookingIn, key: IdempotencyKey | None = KEY_HEADER
+) -> HttpResponse:
     """Holds seats until `expires_at`, for whoever is logged in, or a guest."""
     slot = _find_slot(wish.slot)
     count_hold(request, key)
@@ -195,10 +188,11 @@ def hold(
             email=wish.email or "",
             phone=wish.phone or "",
         )
-    if not booking.is_new:
-        return Status(200, _shown(booking))
-    response["Location"] = reverse("api:booking", args=[booking.pk])
-    return Status(201, _shown(booking))
+    response = _answer(booking)
+    if booking.is_new:
+        response.status_code = 201
+        response["Location"] = f"{request.path}/{booking.pk}"
+    return response
 
 
 @router.get("bookings", auth=tokens.USER, response=list[BookingOut], summary="My bookings")
@@ -215,9 +209,9 @@ def bookings(request: HttpRequest) -> QuerySet[Booking]:
     response=BookingOut,
     summary="One booking",
 )
-def booking(request: HttpRequest, booking_id: uuid.UUID) -> Booking:
+def booking(request: HttpRequest, booking_id: uuid.UUID) -> HttpResponse:
     """As it is this instant: a hold that has lapsed is `FAILED`, `expired`."""
-    return load_booking(request, booking_id, with_seats=True)
+    return _answer(load_booking(request, booking_id, with_seats=True))
 
 
 @router.get(
@@ -226,19 +220,18 @@ def booking(request: HttpRequest, booking_id: uuid.UUID) -> Booking:
     response=BookingOut,
     summary="Did my request arrive?",
 )
-def booking_by_key(request: HttpRequest, key: str) -> Booking:
+def booking_by_key(request: HttpRequest, key: str) -> HttpResponse:
     """The booking that a request with this Idempotency-Key made: “did it arrive?”
 
     Percent-encode the key. It is found by whoever sent it: that user, or any guest.
     """
     try:
-        made = made_with(request, _check_key(key))
+        made = find_made_with(request, _check_key(key))
     except ValueError:
-        made = Booking.objects.none()
-    found = made.with_state().with_seats().first()
-    if found is None:
+        made = None
+    if made is None:
         raise Http404("No booking was made with this key.")
-    return found
+    return _answer(made)
 
 
 @router.post(
@@ -250,14 +243,14 @@ def booking_by_key(request: HttpRequest, key: str) -> Booking:
 )
 def confirm(
     request: HttpRequest, booking_id: uuid.UUID, details: DetailsIn | None = None
-) -> Booking:
+) -> HttpResponse:
     """Books what is held. Again: the same answer, and nothing more."""
     booking = load_booking(request, booking_id, to="confirm")
     given = details.dict(exclude_none=True) if details else {}
     if booking.state == Booking.Status.PENDING:
         given |= _who_comes(booking, given)
         count_mail(request, given["email"])
-    return _shown(lifecycle.confirm(booking, **given, actor=browser.holder_of(request)))
+    return _answer(lifecycle.confirm(booking, **given, actor=browser.holder_of(request)))
 
 
 def _who_comes(booking: Booking, given: dict[str, str]) -> dict[str, str]:
@@ -278,9 +271,9 @@ def _who_comes(booking: Booking, given: dict[str, str]) -> dict[str, str]:
     summary="More time",
     openapi_extra=refuses("hold_expired", "wrong_state", "slot_closed"),
 )
-def extend(request: HttpRequest, booking_id: uuid.UUID) -> Booking:
+def extend(request: HttpRequest, booking_id: uuid.UUID) -> HttpResponse:
     """Holds the seats as long again from now on, up to the most there is: see `expires_at`."""
-    return _shown(lifecycle.extend(load_booking(request, booking_id, to="confirm")))
+    return _answer(lifecycle.extend(load_booking(request, booking_id, to="confirm")))
 
 
 @router.post(
@@ -290,7 +283,9 @@ def extend(request: HttpRequest, booking_id: uuid.UUID) -> Booking:
     summary="Cancel",
     openapi_extra=refuses("hold_expired", "wrong_state", "slot_closed"),
 )
-def cancel(request: HttpRequest, booking_id: uuid.UUID, why: CancelIn | None = None) -> Booking:
+def cancel(
+    request: HttpRequest, booking_id: uuid.UUID, why: CancelIn | None = None
+) -> HttpResponse:
     """Gives the seats back. Again: the same answer, and nothing more."""
     booking = load_booking(request, booking_id, to="cancel")
     cancelled = lifecycle.cancel(
@@ -299,7 +294,7 @@ def cancel(request: HttpRequest, booking_id: uuid.UUID, why: CancelIn | None = N
         reason=(why and why.reason) or "",
         by_staff=is_staff_of_others(request, booking),
     )
-    return _shown(cancelled)
+    return _answer(cancelled)
 
 
 @router.post(
@@ -311,7 +306,7 @@ def cancel(request: HttpRequest, booking_id: uuid.UUID, why: CancelIn | None = N
         *("seats_taken", "sold_out", "hold_expired", "wrong_state", "slot_closed", "too_many")
     ),
 )
-def reschedule(request: HttpRequest, booking_id: uuid.UUID, wish: SeatsIn) -> Booking:
+def reschedule(request: HttpRequest, booking_id: uuid.UUID, wish: SeatsIn) -> HttpResponse:
     """Other seats, of this or any other slot. The old ones are kept until the new ones are yours.
 
     Some may be the same, and there may be more or fewer. A hold ends when it would have ended.
@@ -324,14 +319,19 @@ def reschedule(request: HttpRequest, booking_id: uuid.UUID, wish: SeatsIn) -> Bo
         moved = lifecycle.reschedule(
             booking, slot=slot, **wish.wish, actor=browser.holder_of(request)
         )
-    return _shown(moved)
+    return _answer(moved)
 
 
 def _find_slot(pk: int) -> Slot:
-    slot = Slot.objects.filter(pk=pk).first()
-    if slot is None:
+    [found] = send(_read_slot(pk=pk))
+    if not found:
         raise Http404("There is no slot with this id.")
-    return slot
+    return found[0]
+
+
+@prepared
+def _read_slot(*, pk: int) -> Any:
+    return select(Slot.objects.filter(pk=pk))
 
 
 @contextmanager
@@ -344,9 +344,31 @@ def _naming_field(wish: SeatsIn) -> Iterator[None]:
         raise invalid_fields({field: [str(error)]}) from error
 
 
-def _shown(booking: Booking) -> Booking:
-    """As it is now, with all that is shown of it: one query."""
-    return Booking.objects.with_state().with_seats().get(pk=booking.pk)
+def _answer(booking: Booking) -> HttpResponse:
+    return JsonResponse(_shown(booking), content_type="application/json; charset=utf-8")
+
+
+def _shown(booking: Booking) -> dict[str, Any]:
+    """BookingOut, of a booking `with_state` and `with_seats`.
+
+    Not by ninja, whose checks of what we know to be right take longer than all else here.
+    """
+    may_expire = booking.state in (Booking.Status.PENDING, Booking.Status.FAILED)
+    return {
+        "id": booking.pk,
+        "reference": booking.reference,
+        "status": booking.state,
+        "failure_reason": booking.reason or None,
+        "slot": booking.slot_id,
+        "quantity": booking.quantity,
+        "seats": booking.booked_seats,
+        "name": booking.name,
+        "email": booking.email,
+        "created_at": booking.created_at,
+        "expires_at": booking.expires_at if may_expire else None,
+        "confirmed_at": booking.confirmed_at,
+        "cancelled_at": booking.cancelled_at,
+    }
 
 
 # ── For staff ─────────────────────────────────────────────────────────────────────────────────────

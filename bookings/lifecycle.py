@@ -32,6 +32,7 @@ those of an account to nobody: status and seats stay.
 import hashlib
 import json
 import logging
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,7 +48,18 @@ from psycopg import errors as postgres
 from psycopg_pool import PoolTimeout
 
 from accounts.models import User
-from booking_site.database import bound_waiting
+from booking_site import database
+from booking_site.database import BOUND_WAITING, bound_waiting
+from booking_site.prepared import (
+    Statement,
+    function,
+    insert,
+    prepared,
+    select,
+    send,
+    stored,
+    update,
+)
 from bookings import notices, refusals
 from bookings.errors import (
     AccountGone,
@@ -66,12 +78,20 @@ from bookings.errors import (
     WrongState,
 )
 from bookings.models import Booking, BookingEvent
-from bookings.seat_locks import count_left, lock_seats, lock_swap
+from bookings.seat_locks import (
+    count_left,
+    lock_own_seats,
+    lock_seats,
+    lock_swap,
+    read_whole_slot,
+    require_slot,
+)
 from slots import live
 from slots.models import Seat, Slot
 
 logger = logging.getLogger("holdfast.lifecycle")
 T = TypeVar("T")
+Seats = Sequence[Any]  # as `seat_locks` gives them
 
 # Of waiting for any n seats. With 3, a few in a thousand crowds on a busy machine had somebody who
 # was told "busy" with seats left; each round more makes that some forty times rarer.
@@ -113,8 +133,10 @@ def hold(
     With an idempotency key that has been used for the same request: that booking, in its present
     state. `booking.is_new` tells the two apart.
 
-    Locks the seats it takes. Seven queries, BEGIN and COMMIT included; two more for a holder who is
-    known, to count what is held.
+    What is returned has all that `Booking.objects.for_page().with_seats()` adds.
+
+    Locks the seats it takes. Seven queries, BEGIN and COMMIT included, in three round trips; for a
+    holder who is known two more, in one, to count what is held.
     Raises InvalidRequest, SeatsTaken, SoldOut, SlotClosed, TooManyHolds, KeyReused, AccountGone,
     SlotBusy.
     """
@@ -123,11 +145,10 @@ def hold(
     digest = _digest([slot.pk, seat_ids, quantity, *details.values()])
 
     def attempt(*, wait: bool) -> Booking:
-        _limit_live_holds(holder)
-        seats = lock_seats(slot, seat_ids, quantity, wait=wait)
-        fresh = _read_slot(slot.pk)
+        first = _limit_live_holds(holder)
+        seats, fresh = lock_seats(slot, seat_ids, quantity, wait=wait, first=first)
         _require_open(fresh)
-        booking = Booking.objects.create(
+        booking = Booking(
             slot=fresh,
             user=holder.user,
             session_key=holder.session_key,
@@ -139,12 +160,16 @@ def hold(
             request_digest=digest,
             **details,
         )
-        _give_seats(seats, booking, held_until=booking.expires_at)
+        _write(_create(booking), *_give_seats(seats, booking, held_until=booking.expires_at))
+        stored(booking)
+        booking.state, booking.reason = booking.status, booking.failure_reason
+        booking.now, booking.seconds_left = fresh.now, float(settings.HOLD_SECONDS)
+        booking.booked_seats = _as_shown(seats)
         return booking
 
     try:
         booking = _with_seats(attempt, slot, quantity, any_seats=seat_ids is None)
-        live.tell(slot)
+        live.tell(booking.slot)
         booking.is_new = True
         return booking
     except BookingError as refusal:
@@ -179,31 +204,49 @@ def _digest(request: list[Any]) -> str:
     return hashlib.sha256(json.dumps(request).encode()).hexdigest()
 
 
-def _limit_live_holds(holder: Holder) -> None:
-    """Raises TooManyHolds. Locks the holder, first of all, so that two requests count in turn."""
+def _limit_live_holds(holder: Holder) -> list[Statement]:
+    """Raises TooManyHolds. Locks the holder, first of all, so that two requests count in turn.
+
+    Returns what is to be sent before the next statement: the bounds, if nothing was counted.
+    """
     if holder.user is None and not holder.session_key:
-        return
-    _lock_holder(holder)
-    mine = Booking.objects.of_holder(
-        user=holder.user, session_key="" if holder.user else holder.session_key
-    )
-    if mine.live().count() >= settings.MAX_LIVE_HOLDS:
+        return [_bounds()]
+    if holder.user:
+        mine = {"user": holder.user.pk, "session_key": None}
+    else:
+        mine = {"user": None, "session_key": holder.session_key}
+    most, age = settings.MAX_LIVE_HOLDS, settings.HOLD_MAX_SECONDS
+    *_, held = send(_bounds(), _lock_holder(holder), _live_holds(most, age, **mine))
+    if len(held) >= most:
         raise TooManyHolds
+    return []
 
 
-def _lock_holder(holder: Holder) -> None:
+@prepared
+def _live_holds(most: int, age: int, *, user: int | None, session_key: str | None) -> Any:
+    """So many of those live holds. `age` is HOLD_MAX_SECONDS, which `live` looks at."""
+    mine = Booking.objects.of_holder(user=user, session_key=session_key or "")
+    return select(mine.live().order_by().values_list("pk")[:most])
+
+
+def _lock_holder(holder: Holder) -> Statement:
     """Until the transaction ends, this user (or guest's browser) holds nothing else meanwhile."""
     whose = f"user {holder.user.pk}" if holder.user else f"browser {holder.session_key}"
     number = int.from_bytes(hashlib.sha256(whose.encode()).digest()[:8], signed=True)
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [number])
+    return _lock_number(number=number)
+
+
+@prepared
+def _lock_number(*, number: int) -> Any:
+    return function("SELECT pg_advisory_xact_lock(%s)", number)
 
 
 def _find_by_key(key: str | None, holder: Holder, digest: str) -> Booking | None:
     """The booking made with this key, if any. Raises KeyReused if it was another request's."""
     if key is None:
         return None
-    booking = Booking.objects.for_page().filter(user=holder.user, idempotency_key=key).first()
+    found = Booking.objects.for_page().with_seats()
+    booking = found.filter(user=holder.user, idempotency_key=key).first()
     if booking is None:
         return None
     if booking.request_digest != digest:
@@ -231,30 +274,32 @@ def confirm(
     Raises HoldExpired, WrongState, SlotClosed, SlotBusy.
     """
 
-    def attempt() -> bool:
+    def attempt() -> Seats | None:
         current = _lock_booking(booking)
         if current.state == Booking.Status.CONFIRMED:
-            return False
+            return None
         _require_hold(current, "confirmed")
         seats, slot = _lock_own_seats(current)
         _require_open(slot)
         details = {"name": name, "email": email, "phone": phone}
         given = {field: value for field, value in details.items() if value is not None}
-        _change_status(
-            current,
-            BookingEvent.Action.CONFIRM,
-            Booking.Status.CONFIRMED,
-            actor=actor,
-            confirmed_at=slot.now,
-            **given,
+        _write(
+            *_change_status(
+                current,
+                BookingEvent.Action.CONFIRM,
+                Booking.Status.CONFIRMED,
+                actor=actor,
+                confirmed_at=slot.now,
+                **given,
+            ),
+            *_give_seats(seats, current, held_until=None),
         )
-        _give_seats(seats, current, held_until=None)
         for field, value in given.items():
             setattr(current, field, value)
         notices.confirmed(current)
-        return True
+        return seats
 
-    booking = _reload(booking, has_changed=_transact(attempt))
+    booking = _reload(booking, _transact(attempt, binds=True))
     live.tell(booking.slot)
     return booking
 
@@ -265,7 +310,7 @@ def extend(booking: Booking) -> Booking:
     Locks the booking, then its seats. Raises HoldExpired, WrongState, SlotClosed, SlotBusy.
     """
 
-    def attempt() -> None:
+    def attempt() -> Seats:
         current = _lock_booking(booking)
         _require_hold(current, "extended")
         seats, slot = _lock_own_seats(current)
@@ -273,11 +318,13 @@ def extend(booking: Booking) -> Booking:
         wished = slot.now + timedelta(seconds=settings.HOLD_SECONDS)
         cap = current.created_at + timedelta(seconds=settings.HOLD_MAX_SECONDS)
         expires_at = max(current.expires_at, min(wished, cap))
-        _update_one(current, expires_at=expires_at)
-        _give_seats(seats, current, held_until=expires_at)
+        _write(
+            _update_one(current, expires_at=expires_at),
+            *_give_seats(seats, current, held_until=expires_at),
+        )
+        return seats
 
-    _transact(attempt)
-    return _reload(booking)
+    return _reload(booking, _transact(attempt, binds=True))
 
 
 def cancel(
@@ -290,7 +337,7 @@ def cancel(
     Locks the booking, then its seats. Raises HoldExpired, WrongState, SlotClosed, SlotBusy.
     """
     attempt = partial(_cancel, booking, actor, reason, by_staff=by_staff)
-    booking = _reload(booking, has_changed=_transact(attempt))
+    booking = _reload(booking, _transact(attempt, binds=True))
     live.tell(booking.slot)
     return booking
 
@@ -302,7 +349,7 @@ def release(booking: Booking, *, actor: Holder | str, reason: str = "") -> Booki
     Locks the booking, then its seats. Raises HoldExpired, WrongState, SlotBusy.
     """
     attempt = partial(_cancel, booking, actor, reason, by_staff=True, only_held=True)
-    booking = _reload(booking, has_changed=_transact(attempt))
+    booking = _reload(booking, _transact(attempt, binds=True))
     live.tell(booking.slot)
     return booking
 
@@ -315,16 +362,17 @@ def _cancel(
     by_staff: bool,
     of_slot: Slot | None = None,
     only_held: bool = False,
-) -> bool:
-    """One attempt of `cancel` or `release`; returns whether it changed anything.
+) -> Seats | None:
+    """One attempt of `cancel` or `release`; returns the seats that it gave back, or None if it
+    changed nothing.
 
     A booking that is not (or no longer) `of_slot` is left alone: its patient moved it away.
     """
     current = _lock_booking(booking)
     if current.state == Booking.Status.CANCELLED:
-        return False
+        return None
     if of_slot and current.slot_id != of_slot.pk:
-        return False
+        return None
     if only_held:
         _require_hold(current, "released")
     if current.status == Booking.Status.FAILED:
@@ -335,20 +383,22 @@ def _cancel(
     has_begun = slot.starts_at <= slot.now
     if current.state == Booking.Status.CONFIRMED and has_begun and not by_staff:
         raise SlotClosed("It has begun, so it can no longer be cancelled here.")
-    _change_status(
-        current,
-        BookingEvent.Action.CANCEL,
-        Booking.Status.CANCELLED,
-        actor=actor,
-        reason=reason,
-        cancelled_at=slot.now,
+    _write(
+        *_change_status(
+            current,
+            BookingEvent.Action.CANCEL,
+            Booking.Status.CANCELLED,
+            actor=actor,
+            reason=reason,
+            cancelled_at=slot.now,
+        ),
+        *_release_seats(seats, current),
     )
-    _release_seats(seats, current)
     if of_slot:
         notices.slot_cancelled(current, reason=reason)
     elif current.status == Booking.Status.CONFIRMED:
         notices.cancelled(current, by_staff=by_staff, reason=reason)
-    return True
+    return seats
 
 
 def reschedule(
@@ -367,39 +417,40 @@ def reschedule(
     """
     seat_ids, quantity = _check_request(seat_ids, quantity)
 
-    def attempt(*, wait: bool) -> Slot:
+    def attempt(*, wait: bool) -> Seats:
         current = _lock_booking(booking)
         if current.state != Booking.Status.CONFIRMED:
             _require_hold(current, "rescheduled")
-        old, new = lock_swap(current, slot, seat_ids, quantity, wait=wait)
-        before = _check_own_seats(current, old)
+        old, new, fresh = lock_swap(current, slot, seat_ids, quantity, wait=wait)
+        before = _check_own_seats(current, old, _read_slot(current.slot_id))
         if before.starts_at <= before.now:
             raise SlotClosed("It has begun, so it can no longer be moved.")
-        fresh = _read_slot(slot.pk, with_subject=True)
         _require_open(fresh)
         if current.state == Booking.Status.CONFIRMED:
             held_until = None
         else:
             held_until = current.expires_at
-        _release_seats([seat for seat in old if seat not in new], current)
         labels = [seat.label for seat in new]
-        _update_one(current, slot=fresh, quantity=quantity, labels=labels)
-        _give_seats([seat for seat in new if seat not in old], current, held_until=held_until)
-        _record(
-            current,
-            BookingEvent.Action.RESCHEDULE,
-            current.status,
-            actor,
-            f"from slot {current.slot_id}: {', '.join(current.labels)}"[:500],
+        _write(
+            *_release_seats([seat for seat in old if seat not in new], current),
+            _update_one(current, slot=fresh.pk, quantity=quantity, labels=labels),
+            *_give_seats([seat for seat in new if seat not in old], current, held_until=held_until),
+            _record(
+                current,
+                BookingEvent.Action.RESCHEDULE,
+                current.status,
+                actor,
+                f"from slot {current.slot_id}: {', '.join(current.labels)}"[:500],
+            ),
         )
         if current.status == Booking.Status.CONFIRMED and old != new:
             current.slot, current.quantity, current.labels = fresh, quantity, labels
             notices.moved(current, before=before)
-        return before
+        live.tell(before, fresh)
+        return new
 
-    before = _with_seats(attempt, slot, quantity, any_seats=seat_ids is None, own=booking)
-    live.tell(before, slot)
-    return _reload(booking)
+    seats = _with_seats(attempt, slot, quantity, any_seats=seat_ids is None, own=booking)
+    return _reload(booking, seats)
 
 
 # ── adopt, delete_users ───────────────────────────────────────────────────────────────────────────
@@ -420,7 +471,7 @@ def adopt(user: User, session_key: str) -> int:
         return 0
 
     def attempt() -> int:
-        _lock_holder(Holder(user=user))
+        send(_lock_holder(Holder(user=user)))
         guests = Booking.objects.with_state().filter(session_key=session_key, user=None)
         locked = guests.order_by("pk").select_for_update(of=("self",), no_key=True)
         states = dict(locked.values_list("pk", "state"))
@@ -450,7 +501,7 @@ def delete_users(users: QuerySet[User]) -> None:
         bound_waiting()
         users = User.objects.filter(pk__in=[user.pk for user in users]).order_by("pk")
         for user in users:
-            _lock_holder(Holder(user=user))
+            send(_lock_holder(Holder(user=user)))
         # FOR UPDATE, which the foreign key of a booking waits for: the rows themselves go.
         list(users.select_for_update().values_list("pk"))
         if kept := users.filter(pk__in=Booking.objects.to_come().values("user")).first():
@@ -536,8 +587,8 @@ def cancel_slot(slot: Slot, *, actor: Holder | str, reason: str = "") -> list[Bo
     for booking in Booking.objects.filter(slot=slot, status__in=open_states).order_by("created_at"):
         end = partial(_cancel, booking, actor, reason, by_staff=True, of_slot=slot)
         try:
-            if _transact(end):
-                cancelled.append(_reload(booking))
+            if (seats := _transact(end, binds=True)) is not None:
+                cancelled.append(_reload(booking, seats))
         except (HoldExpired, WrongState):
             continue  # it ended by itself in the meantime
         except SlotBusy as error:
@@ -570,11 +621,29 @@ def finish_cancelled_slots() -> list[Booking]:
 # ── The steps of the protocol ─────────────────────────────────────────────────────────────────────
 
 
-def _transact(attempt: Callable[[], T]) -> T:
-    """Runs one attempt in a transaction of its own; what fails is translated outside of it."""
+def _transact(attempt: Callable[[], T], *, binds: bool = False) -> T:
+    """Runs one attempt in a transaction of its own; what fails is translated outside of it.
+
+    `binds`: it bounds its waiting itself, in the round trip of its first statement.
+    """
     with _translated(), transaction.atomic(durable=True):
-        bound_waiting()
+        if not binds:
+            send(_bounds())
         return attempt()
+
+
+def _bounds() -> Statement:
+    """The limits on waiting."""
+    return _bound_waiting(
+        lock=database.LOCK_TIMEOUT,
+        statement=database.STATEMENT_TIMEOUT,
+        idle=database.IDLE_TIMEOUT,
+    )
+
+
+@prepared
+def _bound_waiting(*, lock: str, statement: str, idle: str) -> Any:
+    return function(BOUND_WAITING, lock, statement, idle)
 
 
 def _with_seats(
@@ -590,10 +659,10 @@ def _with_seats(
     What the booking `own` has of this slot already counts as left.
     """
     if not any_seats:
-        return _transact(lambda: attempt(wait=True))
+        return _transact(partial(attempt, wait=True), binds=True)
     for wait in (False, *[True] * ROUNDS):
         try:
-            return _transact(lambda wait=wait: attempt(wait=wait))
+            return _transact(partial(attempt, wait=wait), binds=True)
         except TooFew:
             # Outside the transaction: what it had locked is free for others while we look and wait.
             left = count_left(slot, quantity, own)
@@ -639,26 +708,41 @@ def _translated() -> Iterator[None]:
 
 
 def _lock_booking(booking: Booking) -> Booking:
-    """Locks the booking and reads it again, with its state, in a statement of its own."""
-    locked = Booking.objects.filter(pk=booking.pk).select_for_update(of=("self",), no_key=True)
-    if not locked.values_list("pk"):
+    """Locks the booking and reads it again, with its state, in a statement of its own.
+
+    The first of an attempt; bounds its waiting.
+    """
+    steps = _bounds(), _lock_one_booking(pk=booking.pk), _read_booking(pk=booking.pk)
+    *_, found = send(*steps)
+    if not found:
         raise Booking.DoesNotExist
-    return Booking.objects.with_state().get(pk=booking.pk)
+    return found[0]
 
 
-def _lock_own_seats(booking: Booking) -> tuple[list[Seat], Slot]:
+@prepared
+def _lock_one_booking(*, pk: uuid.UUID) -> Any:
+    booking = Booking.objects.filter(pk=pk).select_for_update(of=("self",), no_key=True)
+    return select(booking.values_list("pk"))
+
+
+@prepared
+def _read_booking(*, pk: uuid.UUID) -> Any:
+    return select(Booking.objects.with_state().filter(pk=pk))
+
+
+def _lock_own_seats(booking: Booking) -> tuple[list[Any], Slot]:
     """Locks the seats of a locked booking; returns them, and the slot as `_check_own_seats`."""
-    seats = list(Seat.objects.filter(booking=booking).lock())
-    return seats, _check_own_seats(booking, seats)
+    seats, slot = lock_own_seats(booking)
+    return seats, _check_own_seats(booking, seats, slot)
 
 
-def _check_own_seats(booking: Booking, seats: Sequence[Seat]) -> Slot:
+def _check_own_seats(booking: Booking, seats: Seats, slot: Slot) -> Slot:
     """The booking's slot, with doctor, show and `now`, read after the locks; now in `booking.slot`.
 
     Raises HoldExpired if a hold lapsed while waiting for them, and BrokenInvariant if the booking
     does not own as many seats as it says.
     """
-    booking.slot = slot = _read_slot(booking.slot_id, with_subject=True)
+    booking.slot = slot
     if booking.status == Booking.Status.PENDING and booking.expires_at <= slot.now:
         raise HoldExpired
     _expect(
@@ -668,16 +752,13 @@ def _check_own_seats(booking: Booking, seats: Sequence[Seat]) -> Slot:
     return slot
 
 
-def _read_slot(pk: int, *, with_subject: bool = False) -> Slot:
-    """The slot and the database's clock (`now`) at this moment, and its doctor or show if wanted.
+def _read_slot(pk: int) -> Slot:
+    """The slot, its doctor or show, and the database's clock (`now`) at this moment.
 
     One query. Raises SlotClosed if it is gone.
     """
-    slots = Slot.objects.for_page() if with_subject else Slot.objects.with_now()
-    slot = slots.filter(pk=pk).first()
-    if slot is None:
-        raise SlotClosed
-    return slot
+    [found] = send(read_whole_slot(pk=pk))
+    return require_slot(found)
 
 
 def _require_open(slot: Slot) -> None:
@@ -702,6 +783,22 @@ def _require_hold(booking: Booking, verb: str) -> None:
     )
 
 
+@dataclass(frozen=True)
+class Step:
+    """One guarded write: how many rows it must change, and what else it would be."""
+
+    statement: Statement
+    rows: int
+    breach: str
+
+
+def _write(*steps: Step) -> None:
+    """Does them in this order, in one round trip; each must change the rows that it says."""
+    counts = send(*(step.statement for step in steps))
+    for rows, step in zip(counts, steps, strict=True):
+        _expect(rows == step.rows, f"{step.breach}: {rows} of {step.rows} rows")
+
+
 def _change_status(
     booking: Booking,
     action: BookingEvent.Action,
@@ -710,10 +807,25 @@ def _change_status(
     actor: Holder | str,
     reason: str = "",
     **values: Any,
-) -> None:
+) -> list[Step]:
     """Moves a locked booking to `status` and writes its history, both or neither."""
-    _update_one(booking, status=status, **values)
-    _record(booking, action, status, actor, reason)
+    return [
+        _update_one(booking, status=status, **values),
+        _record(booking, action, status, actor, reason),
+    ]
+
+
+def _create(booking: Booking) -> Step:
+    values = {name: getattr(booking, name) for name in BOOKING_COLUMNS}
+    return Step(_insert_booking(**values), 1, f"booking {booking.pk} was not written")
+
+
+BOOKING_COLUMNS = [field.attname for field in Booking._meta.concrete_fields]
+
+
+@prepared
+def _insert_booking(**values: Any) -> Any:
+    return insert(Booking(**values))
 
 
 def _record(
@@ -722,37 +834,60 @@ def _record(
     to_status: str,
     actor: Holder | str,
     reason: str,
-) -> None:
-    BookingEvent.objects.create(
-        booking=booking,
+) -> Step:
+    event = _insert_event(
+        booking_id=booking.pk,
         action=action,
         from_status=booking.status,
         to_status=to_status,
         actor=str(actor),
         reason=reason,
     )
+    return Step(event, 1, f"the history of booking {booking.pk} was not written")
 
 
-def _update_one(booking: Booking, **values: Any) -> None:
+@prepared
+def _insert_event(**values: Any) -> Any:
+    return insert(BookingEvent(**values))
+
+
+def _update_one(booking: Booking, **values: Any) -> Step:
     """Updates the booking if its status is still the one that was read; it must be."""
-    rows = Booking.objects.filter(pk=booking.pk, status=booking.status).update(**values)
-    _expect(rows == 1, f"booking {booking.pk} was no longer {booking.status}")
+    change = _update_booking(pk=booking.pk, was=booking.status, **values)
+    return Step(change, 1, f"booking {booking.pk} was no longer {booking.status}")
 
 
-def _give_seats(seats: Sequence[Seat], booking: Booking, *, held_until: datetime | None) -> None:
+@prepared
+def _update_booking(*, pk: uuid.UUID, was: str, **values: Any) -> Any:
+    return update(Booking.objects.filter(pk=pk, status=was), **values)
+
+
+def _give_seats(seats: Seats, booking: Booking, *, held_until: datetime | None) -> list[Step]:
     """Makes the booking the owner of locked seats: until then, or (None) for good."""
-    rows = Seat.objects.filter(pk__in=[seat.pk for seat in seats]).update(
-        booking=booking, held_until=held_until
-    )
-    _expect(rows == len(seats), f"gave {rows} of {len(seats)} locked seats to {booking.pk}")
+    if not seats:
+        return []
+    pks = tuple(seat.pk for seat in seats)
+    give = _update_seats(pks=pks, booking=booking.pk, held_until=held_until)
+    return [Step(give, len(seats), f"gave locked seats to {booking.pk}")]
 
 
-def _release_seats(seats: Sequence[Seat], booking: Booking) -> None:
+@prepared
+def _update_seats(*, pks: tuple[int, ...], booking: uuid.UUID, held_until: datetime | None) -> Any:
+    return update(Seat.objects.filter(pk__in=pks), booking=booking, held_until=held_until)
+
+
+def _release_seats(seats: Seats, booking: Booking) -> list[Step]:
     """Makes locked seats of the booking free."""
-    rows = Seat.objects.filter(pk__in=[seat.pk for seat in seats], booking=booking).update(
-        booking=None, held_until=None
-    )
-    _expect(rows == len(seats), f"released {rows} of {len(seats)} locked seats of {booking.pk}")
+    if not seats:
+        return []
+    release = _free_seats(pks=tuple(seat.pk for seat in seats), booking=booking.pk)
+    return [Step(release, len(seats), f"released locked seats of {booking.pk}")]
+
+
+@prepared
+def _free_seats(*, pks: tuple[int, ...], booking: uuid.UUID) -> Any:
+    owned = Seat.objects.filter(pk__in=pks, booking=booking)
+    return update(owned, booking=None, held_until=None)
 
 
 def _expect(holds: bool, breach: str) -> None:
@@ -760,8 +895,22 @@ def _expect(holds: bool, breach: str) -> None:
         raise BrokenInvariant(breach)
 
 
-def _reload(booking: Booking, *, has_changed: bool = True) -> Booking:
-    """The booking as it is now, as pages show it."""
-    booking = Booking.objects.for_page().get(pk=booking.pk)
-    booking.has_changed = has_changed
+def _reload(booking: Booking, seats: Seats | None) -> Booking:
+    """The booking as it is now, as pages and the API show it; `seats` are those of a change."""
+    if seats is None:
+        booking = Booking.objects.for_page().with_seats().get(pk=booking.pk)
+    else:
+        [[booking]] = send(_read_shown(pk=booking.pk))
+        booking.booked_seats = _as_shown(seats)
+    booking.has_changed = seats is not None
     return booking
+
+
+@prepared
+def _read_shown(*, pk: uuid.UUID) -> Any:
+    return select(Booking.objects.for_page().filter(pk=pk))
+
+
+def _as_shown(seats: Seats) -> list[dict[str, Any]]:
+    """What `with_seats` would read of them."""
+    return [{"id": seat.pk, "label": seat.label} for seat in seats]

@@ -21,7 +21,8 @@ REFERENCE_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 def new_reference() -> str:
     """A short name for the desk. Not a secret: the id is the key, this is the name."""
-    return "".join(secrets.choice(REFERENCE_ALPHABET) for _ in range(8))
+    number = secrets.randbits(40)
+    return "".join(REFERENCE_ALPHABET[number >> bits & 31] for bits in range(0, 40, 5))
 
 
 class BookingQuerySet(models.QuerySet["Booking"]):

@@ -1,36 +1,127 @@
 """Finding and locking the seats that a booking wants: rules 4 and 5 of the lock protocol.
 
-For `bookings.lifecycle`, inside its transactions. Nothing here writes.
+For `bookings.lifecycle`, inside its transactions. Nothing here writes. Each round trip that locks
+seats reads the slot in its last statement: as it is when they are locked.
 """
 
 import random
-from collections.abc import Sequence
+import uuid
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from django.db.models import Q
 
-from bookings.errors import InvalidRequest, SeatsTaken, TooFew
+from booking_site.prepared import Statement, prepared, select, send
+from bookings.errors import InvalidRequest, SeatsTaken, SlotClosed, TooFew
 from bookings.models import Booking
 from slots.models import SEAT_IS_AVAILABLE, Seat, Slot
 
-
-def lock_seats(slot: Slot, seat_ids: list[int] | None, quantity: int, *, wait: bool) -> list[Seat]:
-    """Locks the seats for a hold. Raises SeatsTaken, InvalidRequest, or TooFew of any n."""
-    if seat_ids is None:
-        return lock_any(slot, quantity, wait=wait)
-    return _require_named(slot, seat_ids, list(_named(seat_ids).lock()))
+# Of a locked seat: what there is to know.
+LOCKED = ("pk", "label", "slot_id", "booking_id")
 
 
-def _named(seat_ids: Sequence[int]) -> Any:
+@prepared
+def read_slot(*, pk: int) -> Any:
+    """The slot and the database's clock (`now`) at this moment."""
+    return select(Slot.objects.with_now().filter(pk=pk))
+
+
+@prepared
+def read_whole_slot(*, pk: int) -> Any:
+    """As `read_slot`, with doctor and show."""
+    return select(Slot.objects.for_page().filter(pk=pk))
+
+
+@prepared
+def _lock_named(*, pks: tuple[int, ...]) -> Any:
     """Those of the named seats that are free or lapsed in the statement that asks.
 
     Of any slot: with statistics from before this slot had seats, PostgreSQL takes it for a small
     one, and if it were asked for would look through all of its seats for those few.
     """
-    return Seat.objects.filter(pk__in=seat_ids).available()
+    seats = Seat.objects.filter(pk__in=pks).available().lock()
+    return select(seats.values_list(*LOCKED, named=True))
 
 
-def _require_named(slot: Slot, seat_ids: Sequence[int], locked: list[Seat]) -> list[Seat]:
+# Where to look for any seats, in this order: one partial index each, never an OR. From a random id
+# on, so that a crowd spreads and nobody wades through what others took.
+
+
+def _free_from(slot: int, start: int) -> Any:
+    return Seat.objects.filter(slot=slot).free().in_turn().filter(turn__gte=start)
+
+
+def _free_before(slot: int, start: int) -> Any:
+    return Seat.objects.filter(slot=slot).free().in_turn().filter(turn__lt=start)
+
+
+def _lapsed(slot: int) -> Any:
+    return Seat.objects.filter(slot=slot).lapsed().order_by("held_until")
+
+
+def _unlocked(seats: Any, most: int, mine: tuple[int, ...] | None) -> Any:
+    """So many of those seats that nobody has locked."""
+    if mine:  # SKIP LOCKED does not skip one's own locks
+        seats = seats.exclude(pk__in=mine)
+    return select(seats.lock_unlocked().values_list(*LOCKED, named=True)[:most])
+
+
+@prepared
+def _lock_free_from(most: int, *, slot: int, start: int, mine: tuple[int, ...] | None) -> Any:
+    return _unlocked(_free_from(slot, start), most, mine)
+
+
+@prepared
+def _lock_free_before(most: int, *, slot: int, start: int, mine: tuple[int, ...] | None) -> Any:
+    return _unlocked(_free_before(slot, start), most, mine)
+
+
+@prepared
+def _lock_lapsed(most: int, *, slot: int, mine: tuple[int, ...] | None) -> Any:
+    return _unlocked(_lapsed(slot), most, mine)
+
+
+@prepared
+def _see_left(enough: int, *, slot: int, own: uuid.UUID | None) -> Any:
+    """Seats that look free or lapsed, locked or not, up to `enough` of each kind; and one's own.
+
+    In one statement: while one seat is sold another may lapse, and at no moment were both gone.
+    """
+    seats = Seat.objects.filter(slot=slot).values_list("pk", flat=True)
+    free = seats.free().in_turn()[:enough]
+    lapsed = seats.lapsed().order_by("held_until")[:enough]
+    mine = [seats.filter(booking=own).order_by()] if own else []
+    return select(free.union(lapsed, *mine, all=True))
+
+
+def lock_seats(
+    slot: Slot,
+    seat_ids: Sequence[int] | None,
+    quantity: int,
+    *,
+    wait: bool,
+    first: Sequence[Statement] = (),
+) -> tuple[list[Any], Slot]:
+    """Locks the seats for a hold; returns them, in id order, and the slot as read after that.
+
+    `first` are statements that go before the first one, in its round trip.
+    Raises SeatsTaken, InvalidRequest, SlotClosed if the slot is gone, or TooFew of any n.
+    """
+    if seat_ids is None:
+        return lock_any(slot, quantity, wait=wait, first=first)
+    locks = _lock_named(pks=tuple(seat_ids)), read_slot(pk=slot.pk)
+    *_, locked, found = send(*first, *locks)
+    return _require_named(slot, seat_ids, locked), require_slot(found)
+
+
+def require_slot(found: list[Slot]) -> Slot:
+    """What `read_slot` has found. Raises SlotClosed if that is nothing."""
+    if not found:
+        raise SlotClosed
+    return found[0]
+
+
+def _require_named(slot: Slot, seat_ids: Sequence[int], locked: list[Any]) -> list[Any]:
     """The locked seats, if they are all that were named. Raises SeatsTaken, InvalidRequest."""
     locked = [seat for seat in locked if seat.slot_id == slot.pk]
     if len(locked) == len(seat_ids):
@@ -43,51 +134,82 @@ def _require_named(slot: Slot, seat_ids: Sequence[int], locked: list[Seat]) -> l
     raise SeatsTaken([label for pk, label in sorted(labels.items()) if pk not in mine])
 
 
-def _any_seats(slot: Slot) -> list[Any]:
-    """Where to look for any seats, in this order: one partial index each, never an OR.
-
-    From a random id on, so that a crowd spreads and nobody wades through what others took.
-    """
-    start = random.randint(slot.first_seat_id, slot.last_seat_id)
-    free = Seat.objects.filter(slot=slot).free().in_turn()
-    lapsed = Seat.objects.filter(slot=slot).lapsed().order_by("held_until")
-    return [free.filter(turn__gte=start), free.filter(turn__lt=start), lapsed]
-
-
-def lock_any(slot: Slot, quantity: int, *, wait: bool) -> list[Seat]:
-    """Locks any free or lapsed seats of the slot. Raises TooFew."""
-    seats = []
+def lock_any(
+    slot: Slot, quantity: int, *, wait: bool, first: Sequence[Statement] = ()
+) -> tuple[list[Any], Slot]:
+    """Locks any free or lapsed seats of the slot, as `lock_seats`. Raises TooFew."""
+    seats: list[Any] = []
     if wait:
-        candidates = find_candidates(slot, quantity)
-        seats = list(_named(candidates).lock())
-    return _top_up(slot, seats, quantity)
+        send(*first)
+        first = ()
+        if candidates := find_candidates(slot, quantity):
+            [seats] = send(_lock_named(pks=tuple(candidates)))
+    return _top_up(slot, seats, quantity, read_slot(pk=slot.pk), first)
 
 
 def find_candidates(slot: Slot, quantity: int) -> list[int]:
     """Ids of seats that look free or lapsed, locked by somebody or not."""
+    start = _anywhere(slot)
     ids: list[int] = []
-    for seats in _any_seats(slot):
+    for seats in (_free_from(slot.pk, start), _free_before(slot.pk, start), _lapsed(slot.pk)):
         if len(ids) < quantity:
             ids += seats.values_list("pk", flat=True)[: quantity - len(ids)]
     return ids
 
 
-def _top_up(slot: Slot, seats: list[Seat], quantity: int) -> list[Seat]:
-    """Adds seats that nobody has locked, never waiting, until there are `quantity`; or TooFew."""
-    for more in _any_seats(slot):
+def _anywhere(slot: Slot) -> int:
+    return random.randint(slot.first_seat_id, slot.last_seat_id)
+
+
+def _top_up(
+    slot: Slot,
+    seats: list[Any],
+    quantity: int,
+    read: Statement,
+    first: Sequence[Statement] = (),
+) -> tuple[list[Any], Slot]:
+    """Adds seats that nobody has locked, never waiting, until there are `quantity`; or TooFew.
+
+    Returns them all in id order, and what `read` says of the slot after that.
+    """
+    start = _anywhere(slot)
+    searches: list[Callable[..., Statement]] = [
+        lambda most, mine: _lock_free_from(most, slot=slot.pk, start=start, mine=mine),
+        lambda most, mine: _lock_free_before(most, slot=slot.pk, start=start, mine=mine),
+        lambda most, mine: _lock_lapsed(most, slot=slot.pk, mine=mine),
+    ]
+    found: list[Slot] = []
+    for search in searches:
         if missing := quantity - len(seats):
-            mine = [seat.pk for seat in seats]  # SKIP LOCKED does not skip one's own locks
-            more = more.exclude(pk__in=mine) if mine else more
-            seats += more.lock_unlocked()[:missing]
+            mine = tuple(seat.pk for seat in seats) or None
+            *_, more, found = send(*first, search(missing, mine), read)
+            seats, first = seats + more, ()
     if len(seats) < quantity:
         raise TooFew
-    return sorted(seats, key=lambda seat: seat.pk)
+    if not found:
+        [found] = send(*first, read)
+    return sorted(seats, key=lambda seat: seat.pk), require_slot(found)
+
+
+@prepared
+def _lock_own_and_named(*, booking: uuid.UUID, pks: tuple[int, ...] | None) -> Any:
+    """The booking's own seats, and those of the named that are free or lapsed."""
+    own = Q(booking=booking)
+    seats = Seat.objects.filter(own | Q(pk__in=pks) & SEAT_IS_AVAILABLE if pks else own)
+    return select(seats.lock().values_list(*LOCKED, named=True))
+
+
+def lock_own_seats(booking: Booking) -> tuple[list[Any], Slot]:
+    """Locks the seats of a booking; returns them, and the slot with doctor and show."""
+    own = _lock_own_and_named(booking=booking.pk, pks=None)
+    seats, found = send(own, read_whole_slot(pk=booking.slot_id))
+    return seats, require_slot(found)
 
 
 def lock_swap(
     booking: Booking, slot: Slot, seat_ids: list[int] | None, quantity: int, *, wait: bool
-) -> tuple[list[Seat], list[Seat]]:
-    """Locks a booking's own seats and those it wants instead; returns both.
+) -> tuple[list[Any], list[Any], Slot]:
+    """Locks a booking's own seats and those it wants instead; returns both, and the new slot.
 
     Whatever is waited for is locked in one statement in id order: two bookings that want each
     other's seats cannot wait in a circle. Raises SeatsTaken, InvalidRequest, TooFew.
@@ -96,24 +218,22 @@ def lock_swap(
         wanted = seat_ids
     else:
         wanted = find_candidates(slot, quantity) if wait else []
-    named = Q(pk__in=wanted) & SEAT_IS_AVAILABLE
-    locked = list(Seat.objects.filter(Q(booking=booking) | named).lock())
+    swap = _lock_own_and_named(booking=booking.pk, pks=tuple(wanted) or None)
+    read = read_whole_slot(pk=slot.pk)
+    if seat_ids is not None:
+        locked, found = send(swap, read)
+    else:
+        [locked] = send(swap)
     old = [seat for seat in locked if seat.booking_id == booking.pk]
     if seat_ids is not None:
         new = [seat for seat in locked if seat.pk in seat_ids]
-        return old, _require_named(slot, seat_ids, new)
+        return old, _require_named(slot, seat_ids, new), require_slot(found)
     kept = [seat for seat in old if seat.slot_id == slot.pk][:quantity]
     more = [seat for seat in locked if seat.booking_id != booking.pk][: quantity - len(kept)]
-    return old, _top_up(slot, kept + more, quantity)
+    return old, *_top_up(slot, kept + more, quantity, read)
 
 
 def count_left(slot: Slot, enough: int, own: Booking | None) -> int:
-    """Seats that look free or lapsed, locked or not, counted up to `enough` of each kind.
-
-    In one statement: while one seat is sold another may lapse, and at no moment were both gone.
-    """
-    seats = Seat.objects.filter(slot=slot).values("pk")
-    free = seats.free().in_turn()[:enough]
-    lapsed = seats.lapsed().order_by("held_until")[:enough]
-    mine = seats.filter(booking=own).order_by() if own else seats.none()
-    return free.union(lapsed, mine, all=True).count()
+    """How many seats look free or lapsed, locked or not, or are one's own; enough is enough."""
+    [seats] = send(_see_left(enough, slot=slot.pk, own=own and own.pk))
+    return len(seats)

@@ -21,6 +21,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from queue import SimpleQueue
@@ -29,9 +30,10 @@ from urllib.parse import parse_qsl, urlencode
 
 from django.conf import settings
 from django.db import DatabaseError, connection, transaction
-from django.db.models import Min, OuterRef, Subquery, Sum
+from django.db.models import F, Min, OuterRef, Q, Subquery, Sum
 from django.db.models.functions import Now
 
+from booking_site import stop_signal
 from slots import live_html
 from slots.models import LETTERS, Seat, Slot
 from slots.seat_map import SeatRow
@@ -91,10 +93,10 @@ class _Outbox:
     def __init__(self) -> None:
         self._topics: set[Topic] = set()
         self._has_some = threading.Event()
-        self._has_writer = False
+        self.has_writer = False
 
     def put(self, topics: Collection[Topic]) -> None:
-        if self._has_writer:
+        if self.has_writer:
             self._topics.update(topics)
             self._has_some.set()
         elif topics:
@@ -104,7 +106,7 @@ class _Outbox:
                 logger.warning("news could not be told", exc_info=True)
 
     def write_for_ever(self) -> None:
-        self._has_writer = True
+        self.has_writer = True
         while True:
             self._has_some.wait()
             self._has_some.clear()
@@ -203,7 +205,8 @@ class Viewer:
     """
 
     __slots__ = (
-        *("address", "browser", "client", "inbox", "mine", "own", "seen", "topics", "user_id"),
+        *("address", "browser", "client", "inbox", "is_late", "mine", "own", "seen", "topics"),
+        "user_id",
     )
 
     def __init__(
@@ -224,6 +227,7 @@ class Viewer:
         self.mine = ""
         self.address = address
         self.client = client
+        self.is_late = False  # when its last beat was due it had not taken all there was
         self.inbox: SimpleQueue[bytes] = SimpleQueue()
 
     @property
@@ -248,18 +252,21 @@ class Viewer:
 
     def is_gone(self) -> bool:
         """Whether the browser has closed its end, as far as the kernel of this machine says."""
-        try:
-            state = self.client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
-        except (AttributeError, OSError):
-            return False
-        return state != 1  # ESTABLISHED
+        with suppress(OSError, AttributeError):  # of a Unix socket, or on another system
+            if self.client:
+                state = self.client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+                return state != 1  # ESTABLISHED
+        return False
 
     def cut(self) -> None:
-        """Ends a send that waits for a reader."""
-        try:
-            self.client.shutdown(socket.SHUT_RDWR)
-        except (AttributeError, OSError):
-            pass
+        """Ends it, also a send that waits for the reader."""
+        self.send(END)
+        self.end_connection(socket.SHUT_RDWR)
+
+    def end_connection(self, how: int = socket.SHUT_RD) -> None:
+        with suppress(OSError):
+            if self.client:
+                self.client.shutdown(how)
 
 
 class _Watched:
@@ -286,7 +293,7 @@ class Hub:
         self.is_listening = False  # and news arrive
         self.is_stopping = False
         self.most = 800  # streams in this process
-        self._works = False
+        self._works = False  # until it is started; then as long as nothing tells otherwise
         self._lock = threading.Lock()
         self._watched: dict[Topic, _Watched] = {}
         self._viewers: set[Viewer] = set()
@@ -295,13 +302,10 @@ class Hub:
 
     def start(self) -> None:
         """To be called once, after the process has forked."""
-        for work in (
-            _outbox.write_for_ever,
-            self._listen_for_ever,
-            self._read_for_ever,
-            self._beat,
-        ):
-            threading.Thread(target=work, name=f"live {work.__name__}", daemon=True).start()
+        self._works = True
+        works = (_outbox.write_for_ever, self._listen_for_ever, self._read_for_ever, self._beat)
+        for work in works:
+            threading.Thread(target=work, name="live", daemon=True).start()
 
     def stop(self) -> None:
         """Ends all streams; there are no new ones."""
@@ -330,7 +334,9 @@ class Hub:
             if viewer not in self._viewers:
                 return
             self._viewers.discard(viewer)
-            self._of_address -= Counter([viewer.address])
+            self._of_address[viewer.address] -= 1
+            if not self._of_address[viewer.address]:
+                del self._of_address[viewer.address]
             for topic in viewer.topics:
                 watched = self._watched[topic]
                 watched.viewers.discard(viewer)
@@ -339,7 +345,8 @@ class Hub:
 
     def greet(self, viewer: Viewer) -> None:
         """Sends the beat that says that it has begun; a page that shows the past is told so."""
-        viewer.send(BEAT)
+        if self.is_listening:
+            viewer.send(BEAT)
         for topic in viewer.topics:
             watched = self._watched[topic]
             if watched.last is None:
@@ -357,55 +364,54 @@ class Hub:
                     watched.note_change()
         self._wake.set()
 
-    def _note_all(self) -> None:
-        for watched in list(self._watched.values()):
-            watched.note_change()
-        self._wake.set()
-
     def _listen_for_ever(self) -> None:
         pause = 0.0
         while True:
             time.sleep(pause)
             try:
-                for _ in self._listen():
-                    pause = 0.0
+                self._listen()
                 pause = RETRY_EVERY
             except Exception as error:  # whatever it is: it is tried again
                 logger.warning("listening: %s", str(error).strip().partition("\n")[0])
-                pause = min(max(2 * pause, 0.2), 10)
+                # At once, if it was well until now.
+                pause = 0.2 if self.is_listening else min(max(2 * pause, 0.2), 10)
             finally:
                 self.is_listening = False
                 connection.close()
 
-    def _listen(self) -> Iterator[None]:
-        """Listens on a connection of its own until it is lost; ends if there are no news to be had.
-
-        Yields when all is well.
-        """
+    def _listen(self) -> None:
+        """Listens on a connection of its own until it is lost; returns if no news come that way."""
         own = connection.copy()
         own.settings_dict["OPTIONS"].pop("pool", None)
         own.connect()
         try:
-            listening = own.connection
             own.set_autocommit(True)
+            listening = own.connection
             listening.execute(f"LISTEN {CHANNEL}")
             while self._is_heard(listening):
                 if not self.is_listening:
-                    self.is_listening = self._works = True
-                    self._note_all()
-                yield
-                while any(map(self._hear, listening.notifies(timeout=TEST_EVERY, stop_after=1))):
-                    pass
-            self._works = False
-            logger.warning("LISTEN does not work here: pages ask for news instead.")
-            for viewer in list(self._viewers):
-                viewer.send(END)
+                    self._resume()
+                while heard := list(listening.notifies(timeout=TEST_EVERY, stop_after=1)):
+                    for notification in heard:
+                        self._hear(notification)
         finally:
             own.close()
+        self._works = False
+        logger.warning("LISTEN does not work here, so pages ask for news instead.")
+        for viewer in list(self._viewers):
+            viewer.send(END)
 
-    def _hear(self, notification: Any) -> bool:
+    def _resume(self) -> None:
+        """What may have changed unheard is read again."""
+        self.is_listening = self._works = True
+        for viewer in list(self._viewers):
+            viewer.send(BEAT)
+        for watched in list(self._watched.values()):
+            watched.note_change()
+        self._wake.set()
+
+    def _hear(self, notification: Any) -> None:
         self.note((kind, int(pk)) for kind, pk in parse_qsl(notification.payload) if kind != "test")
-        return True
 
     def _is_heard(self, listening: Any) -> bool:
         """Whether what is told on another connection is heard on this one."""
@@ -459,13 +465,20 @@ class Hub:
         """A beat for each viewer every BEAT_EVERY seconds, some of them each second."""
         while True:
             for turn in range(BEAT_EVERY):
-                time.sleep(1)
-                for viewer in [v for v in list(self._viewers) if id(v) // 16 % BEAT_EVERY == turn]:
-                    if viewer.is_gone() or not viewer.inbox.empty():
-                        viewer.send(END)
+                for _ in range(5):
+                    time.sleep(0.2)
+                    if stop_signal.is_stopping() and not self.is_stopping:
+                        self.stop()
+                for viewer in list(self._viewers):
+                    if viewer.is_gone():
                         viewer.cut()
-                    elif self.is_listening:
+                for viewer in [v for v in list(self._viewers) if id(v) // 16 % BEAT_EVERY == turn]:
+                    has_more = not viewer.inbox.empty()
+                    if has_more and viewer.is_late:
+                        viewer.cut()
+                    elif self.is_listening and not has_more:
                         viewer.send(BEAT)
+                    viewer.is_late = has_more
 
 
 hub = Hub()
@@ -482,11 +495,13 @@ class Stream:
         return iter(self.viewer.inbox.get, END)
 
     def close(self) -> None:
+        """Ends the connection, too, which else would be waited on for another request."""
         hub.leave(self.viewer)
+        self.viewer.end_connection()
 
 
 def _is_up_to_date(viewer: Viewer, picture: Picture) -> bool:
-    return viewer.seen in (picture.fingerprint, picture.fingerprint + viewer.mine)
+    return viewer.seen == picture.fingerprint + viewer.mine
 
 
 def _read_seats(some: dict[int, _Watched]) -> None:
@@ -581,10 +596,29 @@ def _read_left(some: dict[int, _Watched]) -> None:
 
 
 def _read_times(some: dict[int, _Watched]) -> None:
-    for watched in some.values():
-        before, watched.last = watched.last, object()
-        if before is not None:
+    """The free times of these doctors. Two queries."""
+    slots = Slot.objects.filter(doctor__in=some)
+    free: defaultdict[int, list] = defaultdict(list)
+    for doctor, *time_of in slots.bookable().values_list("doctor", "pk", "starts_at", "ends_at"):
+        free[doctor].append(time_of)
+    coming = {
+        row.pop("doctor"): row.values()
+        for row in slots.upcoming().order_by().values("doctor").annotate(**_until_next())
+    }
+    for pk, watched in some.items():
+        before, watched.last = watched.last, free[pk]
+        if before not in (None, watched.last):
             _send(watched.viewers, STALE)
+        if lefts := [left.total_seconds() for left in coming.get(pk, ()) if left]:
+            watched.due_at = min(watched.due_at, time.monotonic() + min(lefts))
+
+
+def _until_next() -> dict[str, Any]:
+    """As `_next_change`, of the slots of a group: how long until each kind of change."""
+    times = ("opens_at", "closes_at", "starts_at", "seats__held_until")
+    return {
+        f"until_{name}": Min(F(name) - Now(), filter=Q((f"{name}__gt", Now()))) for name in times
+    }
 
 
 def _send(viewers: Iterable[Viewer], event: bytes) -> None:

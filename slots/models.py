@@ -457,7 +457,7 @@ class SeatQuerySet(models.QuerySet["Seat"]):
             output_field=models.TextField(),
         )
         seats = self.order_by().values("slot")
-        return seats.annotate(letters=StringAgg(letter, "", ordering="id")).values("letters")
+        return seats.annotate(letters=StringAgg(letter, "", order_by="id")).values("letters")
 
     def lock(self) -> "SeatQuerySet":
         """Locks the rows in id order, waiting for each, until the transaction ends."""

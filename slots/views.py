@@ -16,6 +16,7 @@ from django.core.paginator import Page, Paginator
 from django.db import close_old_connections
 from django.db.models import QuerySet
 from django.http import (
+    Http404,
     HttpRequest,
     HttpResponse,
     HttpResponseBadRequest,
@@ -37,6 +38,8 @@ from django.views.decorators.http import require_GET, require_safe
 
 from booking_site.client_address import client_address
 from booking_site.coalesce import read_together
+from booking_site.fields import BIGGEST_ID
+from booking_site.prepared import prepared, select, send
 from bookings import browser
 from bookings.lifecycle import Holder
 from bookings.models import Booking
@@ -250,7 +253,15 @@ def _next_of(shows: Iterable[Show]) -> list[Slot]:
 
 def load_slot(slot_id: int) -> Slot:
     """The slot, or 404; everybody may see every slot."""
-    return get_object_or_404(Slot.objects.for_page(), pk=slot_id)
+    [found] = send(_read_slot(pk=slot_id)) if slot_id <= BIGGEST_ID else [[]]
+    if not found:
+        raise Http404("There is no such slot.")
+    return found[0]
+
+
+@prepared
+def _read_slot(*, pk: int) -> Any:
+    return select(Slot.objects.for_page().filter(pk=pk))
 
 
 def render_slot(

@@ -1,0 +1,341 @@
+"""Statements that the ORM writes once; PostgreSQL prepares them, and several make one round trip.
+
+    @prepared
+    def free_seats(most: int, *, slot: int) -> Any:
+        return select(Seat.objects.filter(slot=slot).free().lock_unlocked()[:most])
+
+    seats, [now] = send(free_seats(2, slot=7), clock())
+
+To write the SQL of such a QuerySet takes the ORM ten times as long as to send it. So it writes it
+when a function is first called, and from then on only the values change. What decides how the SQL
+reads goes by position (a LIMIT, a setting), values go by name: a tuple is so many values of an IN,
+and None is written as NULL; for each number of values, and for None, there is a plan of its own.
+
+What the function builds itself, like a status, is part of the SQL, where PostgreSQL can see that a
+partial index serves. Where statements are watched (tests, DEBUG), and with PREPARED_STATEMENTS off,
+the same SQL goes through Django's cursor, one at a time.
+"""
+
+import itertools
+import re
+import uuid
+from collections import namedtuple
+from collections.abc import Callable, Generator, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import update_wrapper
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+from django.conf import settings
+from django.db import connection
+from django.db.models import Model, QuerySet, sql
+from django.db.models.query import (
+    FlatValuesListIterable,
+    ModelIterable,
+    NamedValuesListIterable,
+    get_related_populators,
+)
+from django.db.transaction import TransactionManagementError
+from psycopg import Connection, errors
+from psycopg.adapt import PyFormat, Transformer
+from psycopg.generators import fetch_many
+from psycopg.generators import send as flush
+from psycopg.pq import ConnStatus, ExecStatus, Format, TransactionStatus
+
+MOST = 100  # statements prepared on one connection; what comes after is sent as it is
+
+Load = Callable[[list[tuple]], list]
+
+
+class Written(NamedTuple):
+    """What the ORM wrote: SQL with %s, its parameters, and how rows become results (None: there are
+    none, the result is how many rows were changed)."""
+
+    sql: str
+    params: Sequence[Any]
+    load: Load | None
+
+
+class Plan:
+    """A written statement of which the values are left open."""
+
+    numbers = itertools.count()
+
+    def __init__(self, name: str, written: Written, samples: dict[str, Any]) -> None:
+        self.sql, params, self.load = written
+        self.is_lock = "FOR NO KEY UPDATE" in self.sql
+        places = {}
+        for key, sample in samples.items():
+            if isinstance(sample, tuple):
+                places |= {_hashable(one): (key, n) for n, one in enumerate(sample)}
+            elif sample is not None:
+                places[_hashable(sample)] = (key, None)
+        # Each parameter: the place of its value, or itself.
+        self.params = [(places.get(_hashable(param)), param) for param in params]
+        self.values = [place for place, _ in self.params if place]
+        if unused := set(places.values()) - set(self.values):
+            raise TypeError(f"{name}: the SQL has no place for {sorted(unused, key=str)}.")
+        self.formats = [PyFormat.TEXT] * len(self.values)
+        self.name = f"{name}_{next(self.numbers)}".encode()
+        self.query = self._numbered()
+
+    def _numbered(self) -> bytes:
+        """The SQL with $1, $2 … for the values, and the other parameters written out."""
+        connection.ensure_connection()
+        writer = Transformer(connection.connection)
+        numbers = itertools.count(1)
+        params = iter(self.params)
+
+        def write(found: re.Match) -> str:
+            if found[0] == "%%":
+                return "%"
+            place, param = next(params)
+            return f"${next(numbers)}" if place else writer.as_literal(param).decode()
+
+        return re.sub("%[s%]", write, self.sql).encode()
+
+
+class Statement(NamedTuple):
+    plan: Plan
+    values: dict[str, Any]
+
+    def params(self) -> list[Any]:
+        """Of `plan.sql`."""
+        return [_value(self.values, *place) if place else p for place, p in self.plan.params]
+
+
+def prepared(write: Callable[..., Written]) -> Callable[..., Statement]:
+    """A function that returns the Statement which `write` writes for such arguments."""
+    plans: dict[tuple, Plan] = {}
+
+    def make(*shape: Any, **values: Any) -> Statement:
+        key = (shape, *map(_kind, values.values()), *values)
+        plan = plans.get(key)
+        if plan is None:
+            samples = {name: _sample(value, n) for n, (name, value) in enumerate(values.items())}
+            plan = plans[key] = Plan(write.__name__, write(*shape, **samples), samples)
+        return Statement(plan, values)
+
+    return update_wrapper(make, write)
+
+
+def _kind(value: Any) -> Any:
+    """The same for values with which the SQL is the same."""
+    if value is None:
+        return None
+    return len(value) if type(value) is tuple else True
+
+
+def _sample(value: Any, n: int) -> Any:
+    """A value of that kind which is found again among the parameters that the ORM makes of it."""
+    if value is None:
+        return None
+    if isinstance(value, tuple):
+        return tuple(_sample(one, 1000 * (n + 1) + i) for i, one in enumerate(value))
+    if isinstance(value, list):
+        return [f"sample {n}"]
+    if isinstance(value, str):
+        return f"sample {n}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return 1_000_000_007 + n
+    if isinstance(value, uuid.UUID):
+        return uuid.UUID(int=n + 1)
+    if isinstance(value, datetime):
+        return datetime(1900, 1, 1, tzinfo=UTC) + timedelta(seconds=n)
+    raise TypeError(f"A value of a prepared statement cannot be a {type(value).__name__}.")
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _value(values: dict[str, Any], name: str, n: int | None) -> Any:
+    return values[name] if n is None else values[name][n]
+
+
+# ── What a function may write ─────────────────────────────────────────────────────────────────────
+
+
+def select(rows: QuerySet) -> Written:
+    """What iterating over the QuerySet would execute; the result is a list of what it would give.
+
+    Models, with what was annotated and selected with them, or what `values_list` gives.
+    """
+    compiler = rows.query.get_compiler(connection=connection)
+    text, params = compiler.as_sql()
+    columns = [column for column, *_ in compiler.select[: compiler.col_count]]
+    converters = compiler.get_converters(columns)
+    make = _maker(rows, compiler)
+
+    def load(found: list[tuple]) -> list:
+        if converters:
+            found = compiler.apply_converters(found, converters)
+        return list(map(make, found)) if make else list(found)
+
+    return Written(text, params, load)
+
+
+def _maker(rows: QuerySet, compiler: Any) -> Callable[[tuple], Any] | None:
+    """Makes of one row what iterating over the QuerySet gives; None if that is the row itself."""
+    if rows._iterable_class is FlatValuesListIterable:
+        return lambda row: row[0]
+    if rows._iterable_class is NamedValuesListIterable:
+        query = rows.query
+        names = [*query.extra_select, *query.values_select, *query.annotation_select]
+        return namedtuple("Row", rows._fields or names)._make
+    if rows._iterable_class is not ModelIterable:
+        return None
+    info, annotations = compiler.klass_info, compiler.annotation_col_map
+    model, own = info["model"], info["select_fields"]
+    first, end = own[0], own[-1] + 1
+    names = [column.target.attname for column, *_ in compiler.select[first:end]]
+    related = get_related_populators(info, compiler.select, connection.alias)
+
+    def make(row: tuple) -> Model:
+        made = model.from_db(connection.alias, names, row[first:end])
+        for populator in related:
+            populator.populate(row, made)
+        for name, column in annotations.items():
+            setattr(made, name, row[column])
+        return made
+
+    return make
+
+
+def update(rows: QuerySet, **values: Any) -> Written:
+    """What `rows.update(**values)` would execute."""
+    query = rows.order_by().query.chain(sql.UpdateQuery)
+    query.add_update_values(values)
+    return Written(*query.get_compiler(connection=connection).as_sql(), None)
+
+
+def insert(row: Model) -> Written:
+    """What `row.save(force_insert=True)` would execute; a key that PostgreSQL makes is not told."""
+    fields = [field for field in row._meta.concrete_fields if not field.primary_key or row.pk]
+    query = sql.InsertQuery(row)
+    query.insert_values(fields, [row])
+    [(text, params)] = query.get_compiler(connection=connection).as_sql()
+    return Written(text, params, None)
+
+
+def stored(row: Model) -> None:
+    """Says that the row of a model is in the database: `insert` has been executed."""
+    row._state.adding = False
+    row._state.db = connection.alias
+
+
+def function(text: str, *params: Any) -> Written:
+    """A call for which the ORM has no words."""
+    return Written(text, params, list)
+
+
+# ── Sending ───────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Session:
+    """Of one connection: what is prepared on it, and its way to write and read values."""
+
+    def __init__(self, raw: Connection) -> None:
+        self.names: set[bytes] = set()
+        self.transformer = Transformer(raw)
+
+
+_sessions: WeakKeyDictionary[Connection, _Session] = WeakKeyDictionary()
+# The server and we do not agree on what is prepared: somebody else has our connection at times, or
+# a migration has changed a column's type. The next connection starts anew.
+CONFUSED = (
+    errors.InvalidSqlStatementName,
+    errors.DuplicatePreparedStatement,
+    errors.FeatureNotSupported,
+)
+
+
+def send(*statements: Statement) -> list[Any]:
+    """Executes them in this order, in one round trip; the transaction begins with them if need be.
+
+    Returns of each its list of results, or how many rows it changed. Each sees what was committed
+    before it began, as if it were sent alone. The first that fails raises, as Django's cursors do;
+    none after it is executed.
+    """
+    if not statements:
+        return []
+    connection.validate_no_broken_transaction()
+    if any(each.plan.is_lock for each in statements) and connection.get_autocommit():
+        raise TransactionManagementError("Locks need a transaction.")
+    is_watched = connection.queries_logged or connection.execute_wrappers
+    if is_watched or not settings.PREPARED_STATEMENTS:
+        return [_execute(each) for each in statements]
+    connection.ensure_connection()
+    raw = connection.connection
+    with connection.wrap_database_errors, raw.lock:
+        try:
+            return raw.wait(_converse(raw, statements))
+        except CONFUSED as error:
+            raw.close()
+            raise errors.OperationalError("The connection was used by others, too.") from error
+
+
+def _execute(statement: Statement) -> Any:
+    """By Django's cursor: bound by the client, seen by whoever watches."""
+    load = statement.plan.load
+    with connection.cursor() as cursor:
+        cursor.execute(statement.plan.sql, statement.params())
+        return load(cursor.fetchall()) if load else cursor.rowcount
+
+
+def _converse(raw: Connection, statements: Iterable[Statement]) -> Generator[Any, Any, list[Any]]:
+    """The statements in libpq's pipeline mode, for `Connection.wait`.
+
+    Not psycopg's own pipeline: it prepares anew all that it had prepared whenever a transaction is
+    rolled back, as each refusal is, and waits for the socket before each command.
+    """
+    session = _sessions.get(raw)
+    if session is None:
+        session = _sessions[raw] = _Session(raw)
+    server, transformer = raw.pgconn, session.transformer
+    sent: list[tuple[Plan | None, bytes]] = []  # of each command: whose result it has, and prepares
+    server.enter_pipeline_mode()
+    try:
+        if not raw.autocommit and server.transaction_status == TransactionStatus.IDLE:
+            server.send_query_params(b"BEGIN", None)
+            sent.append((None, b""))
+        for plan, values in statements:
+            params: Sequence[Any] = [_value(values, *place) for place in plan.values]
+            if params:
+                params = transformer.dump_sequence(params, plan.formats)
+            if plan.name not in session.names:
+                if len(session.names) >= MOST:
+                    server.send_query_params(plan.query, params)
+                    sent.append((plan, b""))
+                    continue
+                server.send_prepare(plan.name, plan.query)
+                sent.append((None, plan.name))
+            server.send_query_prepared(plan.name, params)
+            sent.append((plan, b""))
+        server.pipeline_sync()
+        yield from flush(server)
+        answers, failed = [], None
+        for plan, name in sent:
+            [answer] = yield from fetch_many(server)
+            if failed is not None:
+                continue  # skipped by the server
+            if answer.status == ExecStatus.FATAL_ERROR:
+                failed = answer
+            elif plan is not None:
+                answers.append((plan, answer))
+            elif name:
+                session.names.add(name)
+        yield from fetch_many(server)  # the end
+    finally:
+        if server.status == ConnStatus.OK:
+            server.exit_pipeline_mode()
+    if failed is not None:
+        raise errors.error_from_result(failed)
+    return [_result(transformer, plan, answer) for plan, answer in answers]
+
+
+def _result(transformer: Transformer, plan: Plan, answer: Any) -> Any:
+    if plan.load is None:
+        return answer.command_tuples
+    transformer.set_pgresult(answer, format=Format.TEXT)
+    return plan.load(transformer.load_rows(0, answer.ntuples, tuple))
