@@ -37,9 +37,9 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_safe
 
 from booking_site.client_address import client_address
+from booking_site.coalesce import read_together
 from booking_site.fields import BIGGEST_ID
 from booking_site.prepared import prepared, select, send
-from booking_site.coalesce import read_together
 from bookings import browser
 from bookings.lifecycle import Holder
 from bookings.models import Booking

@@ -1,4 +1,4 @@
-"""Pages that change by themselves, in Chromium: by the stream, and where there is none, by asking."""
+"""Pages that change by themselves, in Chromium: by a stream; where there is none, by asking."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -160,8 +160,9 @@ def test_much_that_happens_is_summed_up_in_one_sentence(new_page: Callable[..., 
     page.evaluate(
         """() => {
             const says = document.getElementById('live-says')
+            const note = () => window.said.push(says.textContent)
             window.said = []
-            new MutationObserver(() => window.said.push(says.textContent)).observe(says, {childList: true})
+            new MutationObserver(note).observe(says, {childList: true})
         }"""
     )
     for number in range(1, 8):
@@ -323,12 +324,12 @@ def test_live_pages_are_accessible(new_page: Callable[..., Page]) -> None:
 
 
 def test_page_that_waits_opens_by_itself(new_page: Callable[..., Page]) -> None:
-    slot = SlotFactory(rows=1, seats_per_row=4, opens_at=timezone.now() + timedelta(seconds=4))
+    slot = SlotFactory(rows=1, seats_per_row=4, opens_at=timezone.now() + timedelta(seconds=3))
     page = new_page()
     page.goto(slot.get_absolute_url())
     expect(page.get_by_text("Booking has not opened yet.")).to_be_visible()
     expect(page.get_by_role("button", name="Hold these seats")).to_be_visible()
-    assert timezone.now() < slot.opens_at + timedelta(seconds=3)
+    assert timezone.now() < slot.opens_at + timedelta(seconds=SOON / 1000)
     expect(page.locator("#live-says")).to_have_text("Booking is open now.")
     seat(page, "A2").click()
     page.get_by_role("button", name="Hold these seats").click()

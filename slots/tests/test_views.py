@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.test import Client
+from django.urls import reverse
 from django.utils import timezone
 
 from booking_site.tests.factories import (
@@ -330,6 +331,25 @@ def test_grid_of_places_is_news_once(client: Client) -> None:
     assert client.get(f"/slots/{slot.pk}/seats", headers=headers).status_code == 304
     lifecycle.hold(slot, quantity=1)
     assert 'data-available="2"' in get(client, f"/slots/{slot.pk}/seats", **headers)
+
+
+@pytest.mark.parametrize("name", ["home", "shows", "doctors", "show", "doctor"])
+def test_list_is_news_once(client: Client, name: str) -> None:
+    slot, appointment = SlotFactory(places=2), AppointmentFactory()
+    subject = {"show": [slot.show_id], "doctor": [appointment.doctor_id]}.get(name)
+    path = reverse(name, args=subject)
+    asking = {"HX-Request": "true", "HX-Trigger": "results"}
+    first = client.get(path, headers=asking)
+    part = first.content.decode().strip()
+    assert re.match(r'<(div|section) id="results"', part)
+    assert part in get(client, path)
+    assert "no-store" in first["Cache-Control"]  # it has the address of the page
+    headers = asking | {"If-None-Match": first["ETag"]}
+    seen = client.get(path, headers=headers)
+    assert (seen.status_code, seen.content) == (304, b"")
+    lifecycle.hold(slot, quantity=2)
+    lifecycle.hold(appointment, quantity=1)
+    assert client.get(path, headers=headers).status_code == 200
 
 
 def test_grid_without_htmx_is_the_page(client: Client) -> None:

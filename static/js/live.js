@@ -144,10 +144,9 @@
       if (status === 200) etag = detail.xhr.getResponseHeader('ETag') || ''
       if (mustAskAgain || (heard && !isAnswer)) askWithin(GAP)
       mustAskAgain = false
-    } else if (isAnswer) {
-      tabs.postMessage('held')
-    } else if (status !== 409) {
-      askWithin(GAP) // news had to stand back behind it
+    } else if (detail.requestConfig.verb !== 'get') {
+      if (isAnswer) tabs.postMessage('held')
+      else if (status !== 409) askWithin(GAP) // news had to stand back behind it
     }
     if (stream && shown()?.dataset.stream !== address) open()
     paint()
