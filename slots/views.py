@@ -136,7 +136,9 @@ def doctor(request: HttpRequest, doctor_id: int) -> HttpResponse:
 @require_safe
 @never_cache
 def slot(request: HttpRequest, slot_id: int) -> HttpResponse:
-    return render_slot(request, load_slot(slot_id))
+    response = render_slot(request, load_slot(slot_id))
+    browser.introduce(request, response)
+    return response
 
 
 @require_safe
@@ -176,7 +178,9 @@ def render_slot(
 
 
 def slot_context(request: HttpRequest, slot: Slot, selected: Collection[int] = ()) -> dict:
-    """What `_seat_grid.html` shows. Its form goes to `action`; a fresh one comes from `news`."""
+    """What `_seat_grid.html` shows. Its form goes to `action`; a fresh one comes from `news`; what
+    became of one whose answer was lost tells `ask`.
+    """
     holder = browser.holder_of(request)
     mine = Booking.objects.of_holder(user=holder.user, session_key=holder.session_key)
     own = list(mine.for_slot(slot))
@@ -188,6 +192,7 @@ def slot_context(request: HttpRequest, slot: Slot, selected: Collection[int] = (
         "most": settings.MAX_SEATS_PER_BOOKING,
         "key": uuid.uuid4().hex,
         "action": reverse("hold", args=[slot.pk]),
+        "ask": reverse("hold_outcome"),
         "news": reverse("seat_grid", args=[slot.pk]),
     }
     if slot.is_numbered:
