@@ -2,7 +2,7 @@
 # they need they install, into .venv where they can.
 PYTHON ?= python3
 
-.PHONY: run test lint screenshots postman
+.PHONY: run test drill lint screenshots postman
 
 # The site with demo data. PORT=8001 HOST=0.0.0.0 make run
 run:
@@ -11,6 +11,10 @@ run:
 # Every test. make test ARGS="-k race -x"
 test:
 	@exec $(PYTHON) booking_site/bootstrap.py test $(ARGS)
+
+# Faults and size at length, in about ten minutes. make drill ARGS="races --rounds 50"
+drill:
+	@exec $(PYTHON) booking_site/bootstrap.py drill $(ARGS)
 
 # What the gate checks beside the tests.
 lint:

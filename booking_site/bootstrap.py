@@ -21,6 +21,7 @@ TASKS = {
     "install": ["-c", ""],
     "run": ["-m", "booking_site.run"],
     "test": ["-m", "booking_site.tests"],
+    "drill": ["-m", "booking_site.tests.drill"],
     "screenshots": ["-m", "booking_site.tests.screenshots"],
     "postman": ["manage.py", "postman"],
 }

@@ -269,7 +269,7 @@ class Command(BaseCommand):
             what = ", ".join(sorted({str(client.answer.status or "cut off") for client in broken}))
             faults.append(f"{count(len(broken), 'request')} broke ({what}).")
         after = self._read_seats()
-        sold = Counter(chain.from_iterable(_seats(client) for client in crowd_of))
+        sold = Counter(sorted(chain.from_iterable(map(_seats, crowd_of))))
         if twice := [after[pk][0] for pk, times in sold.items() if times > 1]:
             faults.append(f"Sold twice: {', '.join(twice)}.")
         if taken := [before[pk][0] for pk in sold if before[pk][1] != "AVAILABLE"]:
