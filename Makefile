@@ -2,7 +2,7 @@
 # they need they install, into .venv where they can.
 PYTHON ?= python3
 
-.PHONY: run test bench lint screenshots postman
+.PHONY: run test drill bench lint screenshots postman
 
 # The site with demo data. PORT=8001 HOST=0.0.0.0 make run
 run:
@@ -15,6 +15,10 @@ test:
 # How fast it is, beside its limits: bench/README.md. make bench QUICK=1, make bench ONLY="home refuse"
 bench:
 	@exec $(PYTHON) booking_site/bootstrap.py bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
+
+# Faults and size at length, in about ten minutes. make drill ARGS="races --rounds 50"
+drill:
+	@exec $(PYTHON) booking_site/bootstrap.py drill $(ARGS)
 
 # What the gate checks beside the tests.
 lint:

@@ -22,6 +22,7 @@ TASKS = {
     "run": ["-m", "booking_site.run"],
     "test": ["-m", "booking_site.tests"],
     "bench": ["-m", "bench"],
+    "drill": ["-m", "booking_site.tests.drill"],
     "screenshots": ["-m", "booking_site.tests.screenshots"],
     "postman": ["manage.py", "postman"],
 }

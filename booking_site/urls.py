@@ -5,6 +5,7 @@ from mailer.models import DontSendEntry, Message, MessageLog
 from booking_site import problems
 from booking_site import views as site
 from booking_site.api import api
+from bookings import outcomes
 from bookings import views as bookings
 from slots import views as slots
 
@@ -35,6 +36,8 @@ urlpatterns = [
         {"group": "cancelled"},
         name="cancelled_bookings",
     ),
+    path("bookings/outcome", outcomes.of_hold, name="hold_outcome"),
+    path("bookings/<any_case_uuid:booking_id>/outcome", outcomes.of_change, name="outcome"),
     path("bookings/<any_case_uuid:booking_id>/", bookings.booking, name="booking"),
     path("bookings/<any_case_uuid:booking_id>/confirm", bookings.confirm, name="confirm"),
     path("bookings/<any_case_uuid:booking_id>/extend", bookings.extend, name="extend"),

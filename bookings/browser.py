@@ -26,6 +26,15 @@ def with_new_key(holder: Holder) -> Holder:
     return Holder(user=holder.user, session_key=secrets.token_urlsafe(24))
 
 
+def introduce(request: HttpRequest, response: HttpResponse) -> None:
+    """Gives a guest's browser its key before it books: if the answer to that is lost, it finds what
+    it booked all the same, with or without scripts.
+    """
+    holder = holder_of(request)
+    if not holder.user and not holder.session_key:
+        remember(response, with_new_key(holder).session_key)
+
+
 def remember(response: HttpResponse, key: str) -> None:
     """Gives the browser the key under which its bookings are found again."""
     response.set_signed_cookie(

@@ -58,10 +58,7 @@ def hold(request: HttpRequest, slot_id: int) -> HttpResponse:
         raise
     except (BookingError, TooMany) as refusal:
         return _refuse(request, slot, form, refusal)
-    if request.htmx:
-        response: HttpResponse = HttpResponseClientRedirect(booking.get_absolute_url())
-    else:
-        response = _see(booking)
+    response = _see(request, booking)
     # A double click before any cookie: the booking has the key of the click that came first.
     browser.remember(response, known.session_key or booking.session_key)
     return response
@@ -125,7 +122,7 @@ def confirm(request: HttpRequest, booking_id: uuid.UUID) -> HttpResponse:
         raise
     except BookingError as refusal:
         return _refuse_change(request, booking_id, refusal, form=form)
-    return _see(booking)
+    return _see(request, booking)
 
 
 @require_post
@@ -162,7 +159,7 @@ def cancel(request: HttpRequest, booking_id: uuid.UUID) -> HttpResponse:
         raise
     except BookingError as refusal:
         return _refuse_change(request, booking_id, refusal)
-    return _see(booking)
+    return _see(request, booking)
 
 
 @require_safe
@@ -188,7 +185,7 @@ def move_to(request: HttpRequest, booking_id: uuid.UUID, slot_id: int) -> HttpRe
     if (slot.doctor, slot.show) != (booking.slot.doctor, booking.slot.show):
         raise Http404("There is no such date to move to.")
     if booking.slot_id == slot.pk:
-        return _see_moved(request, booking)  # the second click
+        return _see(request, booking)  # the second click
     if request.method != "POST":
         return _render_move(request, booking, slot)
     form = SeatForm(request.POST, slot=slot)
@@ -203,7 +200,7 @@ def move_to(request: HttpRequest, booking_id: uuid.UUID, slot_id: int) -> HttpRe
         raise
     except (BookingError, TooMany) as refusal:
         return _refuse_move(request, booking_id, slot_id, form, refusal)
-    return _see_moved(request, booking)
+    return _see(request, booking)
 
 
 def _refuse_move(
@@ -217,7 +214,7 @@ def _refuse_move(
     booking, slot = load_booking(request, booking_id), load_slot(slot_id)
     status = 400 if isinstance(refusal, InvalidRequest) else 409
     if booking.slot_id == slot.pk:
-        return _see_moved(request, booking)  # the click before this one took the seats
+        return _see(request, booking)  # the click before this one took the seats
     if _can_move(booking):
         chosen = form.cleaned_data.get("seat", ()) if form.is_valid() else ()
         return _render_move(request, booking, slot, str(refusal), chosen, status)
@@ -254,6 +251,7 @@ def _render_move(
     context = slot_context(request, slot.pk, selected)
     here = reverse("move_to", args=[booking.pk, slot.pk])
     context |= {"moving": booking, "refusal": refusal, "action": here, "news": here}
+    context["ask"] = f"{reverse('outcome', args=[booking.pk])}?to=move&slot={slot.pk}"
     context["most"] = booking.quantity
     if request.htmx and request.method == "GET":
         return render_grid(request, context)
@@ -264,12 +262,6 @@ def _render_move(
 def _can_move(booking: Booking) -> bool:
     """Whether the patient may still move it: confirmed, and not begun."""
     return booking.state == Booking.Status.CONFIRMED and booking.now < booking.slot.starts_at
-
-
-def _see_moved(request: HttpRequest, booking: Booking) -> HttpResponse:
-    if request.htmx:
-        return HttpResponseClientRedirect(booking.get_absolute_url())
-    return _see(booking)
 
 
 @require_safe
@@ -297,8 +289,10 @@ def my_bookings(request: HttpRequest, group: str = "upcoming") -> HttpResponse:
     return render(request, "bookings/my_bookings.html", context)
 
 
-def _see(booking: Booking) -> HttpResponse:
+def _see(request: HttpRequest, booking: Booking) -> HttpResponse:
     """303 to the booking's page: reloading it repeats nothing."""
+    if request.htmx:
+        return HttpResponseClientRedirect(booking.get_absolute_url())
     response = redirect(booking)
     response.status_code = 303
     return response

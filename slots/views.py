@@ -187,7 +187,9 @@ def doctor(request: HttpRequest, doctor_id: int) -> HttpResponse:
 @require_safe
 @never_cache
 def slot(request: HttpRequest, slot_id: int) -> HttpResponse:
-    return render_slot(request, slot_id)
+    response = render_slot(request, slot_id)
+    browser.introduce(request, response)
+    return response
 
 
 @require_safe
@@ -282,7 +284,8 @@ def render_slot(
 
 
 def slot_context(request: HttpRequest, slot_id: int, selected: Collection[int] = ()) -> dict:
-    """What `_seat_grid.html` shows. Its form goes to `action`; a fresh one comes from `news`.
+    """What `_seat_grid.html` shows. Its form goes to `action`; a fresh one comes from `news`; what
+    became of one whose answer was lost tells `ask`.
 
     Raises Http404.
     """
@@ -292,6 +295,7 @@ def slot_context(request: HttpRequest, slot_id: int, selected: Collection[int] =
         "own": own,
         "key": uuid.uuid4().hex,
         "action": reverse("hold", args=[slot_id]),
+        "ask": reverse("hold_outcome"),
         "news": reverse("seat_grid", args=[slot_id]),
         "fingerprint": now.fingerprint + _mark(own),
     }

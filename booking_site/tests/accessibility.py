@@ -7,7 +7,7 @@ from playwright.sync_api import Page
 
 COLOURS = {"runOnly": {"type": "rule", "values": ["color-contrast"]}}
 # Colours that are changing have no contrast yet.
-FINISHED = """() => Promise.all(
+FINISHED = """() => Promise.allSettled(
     document.getAnimations().filter(a => a instanceof CSSTransition).map(a => a.finished)
 ).then(() => null)"""
 

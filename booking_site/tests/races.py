@@ -108,13 +108,13 @@ class Running:
 
     def wait_until_paused(self) -> "Running":
         """Returns when it has come to the statement at which it is to pause."""
-        _wait_until(lambda: self._paused.is_set() or self.is_done())
+        wait_until(lambda: self._paused.is_set() or self.is_done())
         assert self._paused.is_set(), f"it came to an end without pausing: {self.result!r}"
         return self
 
     def wait_until_blocked(self) -> "Running":
         """Returns when it waits for another transaction's lock."""
-        _wait_until(lambda: self.is_done() or _is_blocked(self.pid))
+        wait_until(lambda: self.is_done() or _is_blocked(self.pid))
         assert not self.is_done(), f"it came to an end without waiting: {self.result!r}"
         return self
 
@@ -300,7 +300,7 @@ def _restored(sent: tuple[bool, Any]) -> Any:
     return kind.__new__(kind, text)  # without its __init__, which may want something else
 
 
-def _wait_until(condition: Callable[[], bool]) -> None:
+def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + LIMIT
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
@@ -321,7 +321,7 @@ def _wait_until_gone(pids: list[int]) -> None:
     alive = (
         "SELECT count(*) FROM pg_stat_activity WHERE pid = ANY(%s) AND datname = current_database()"
     )
-    _wait_until(lambda: _ask(alive, pids) == 0)
+    wait_until(lambda: _ask(alive, pids) == 0)
 
 
 def _count_deadlocks() -> int:

@@ -78,6 +78,7 @@ def _walk(patterns: list, namespace: str, route: str) -> Iterator[Address]:
 ANYBODY = {
     *("home", "shows", "show", "doctors", "doctor", "slot", "seat_grid", "hold", "favicon"),
     *("slot_live", "live"),
+    "hold_outcome",  # for who has the key; to others there was no such hold
     *("my_bookings", "past_bookings", "cancelled_bookings"),
     *("account_login", "account_signup", "account_logout", "account_inactive"),
     *("account_request_login_code", "account_reset_password"),
@@ -99,13 +100,14 @@ SIGNED_IN = {
 # that only take forms say so (405) to whoever follows a link there.
 BOOKINGS = {
     "booking": None,
+    "outcome": None,
     "confirm": "bookings.confirm_booking",
     "extend": "bookings.confirm_booking",
     "cancel": "bookings.cancel_booking",
     "move": "bookings.cancel_booking",
     "move_to": "bookings.cancel_booking",
 }
-TAKE_ONLY = {"get": {"confirm", "extend"}, "post": {"booking", "move"}}
+TAKE_ONLY = {"get": {"confirm", "extend"}, "post": {"booking", "outcome", "move"}}
 # The API: what everybody may ask, the doors to it, and what is for users and for staff alone.
 API = {
     *("api:openapi-json", "api:openapi-view", "api:health", "api:health_ready", "api:health_live"),

@@ -425,16 +425,20 @@ def test_unknown_booking_is_404(client: Client, address: object) -> None:
 # ── the cookie ────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_cookie_comes_with_the_first_hold_and_is_out_of_reach_of_scripts(
+def test_cookie_comes_before_the_first_hold_and_is_out_of_reach_of_scripts(
     client: Client, hall: Slot
 ) -> None:
-    client.get(hall.get_absolute_url())
+    """With the page that one books on: should the answer to the hold be lost, it is known."""
+    client.get("/")
+    client.get(hall.show.get_absolute_url())
     assert browser.COOKIE not in client.cookies
-    hold_in_browser(client, hall, "A1")
+    client.get(hall.get_absolute_url())
     cookie = client.cookies[browser.COOKIE]
     assert (cookie["httponly"], cookie["samesite"], cookie["secure"]) == (True, "Lax", "")
     assert "sessionid" not in client.cookies
+    hold_in_browser(client, hall, "A1")
     hold_in_browser(client, hall, "A2")
+    assert client.cookies[browser.COOKIE].value == cookie.value
     assert Booking.objects.values("session_key").distinct().count() == 1
 
 

@@ -1,7 +1,7 @@
 // How long the hold lasts: counted from what the server said, whatever clock the computer shows.
 (() => {
   const SAY_AT = [30, 10] // seconds left
-  const says = document.getElementById('countdown-says')
+  const says = () => document.getElementById('countdown-says')
   let ends = 0
   let started = 0
   let startedMonotonic = 0
@@ -20,7 +20,7 @@
     started = Date.now()
     startedMonotonic = performance.now()
     said = new Set(SAY_AT.filter((seconds) => seconds >= ends))
-    if (isExtended) says.textContent = `You have ${spoken(ends)} now.`
+    if (isExtended) says().textContent = `You have ${spoken(ends)} now.`
     tick()
   }
 
@@ -35,6 +35,7 @@
   }
 
   function tick() {
+    if (!box()) return // it has ended, and the page says so
     const left = Math.max(0, ends - elapsed())
     const whole = Math.floor(left)
     document.getElementById('clock').textContent = `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, '0')}`
@@ -43,22 +44,25 @@
     const due = SAY_AT.filter((seconds) => left <= seconds && !said.has(seconds))
     if (due.length && left > 0) {
       due.forEach((seconds) => said.add(seconds))
-      says.textContent = `${Math.ceil(left)} seconds left.`
+      says().textContent = `${Math.ceil(left)} seconds left.`
     }
     if (left === 0 && !isOver) {
       isOver = true
-      says.textContent = 'The time is over.'
+      says().textContent = 'The time is over.'
       // By then the database agrees, and the page says what has become of the seats.
       setTimeout(() => window.location.replace(box().dataset.url), 700)
     }
   }
 
-  document.addEventListener('htmx:afterSwap', () => start(true))
-  document.addEventListener('htmx:responseError', () => {
-    says.textContent = 'That did not work. Please try again in a moment.'
+  document.addEventListener('htmx:afterSwap', ({ detail }) => {
+    if (box()) start(detail.target.id === 'countdown')
+  })
+  document.addEventListener('htmx:responseError', ({ detail }) => {
+    // Of what may have been done all the same lost_answer.js tells.
+    if (detail.xhr.status < 500) says().textContent = 'That did not work. Please reload the page and try again.'
   })
   document.addEventListener('visibilitychange', tick)
   setInterval(tick, 250)
   start(false)
-  says.textContent = `Held for you for ${spoken(ends)}.`
+  says().textContent = `Held for you for ${spoken(ends)}.`
 })()

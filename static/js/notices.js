@@ -1,7 +1,6 @@
 // What the page says when nothing gets through.
 (() => {
   const NEWS = 'get'
-  const BUSY = 'Very many people are booking right now. Please try again in a moment: nothing is booked twice.'
   const STALE = 'The connection is lost. What you see may be out of date.'
   const RELOAD = 'That did not work. Please reload the page and try again.'
   const FAILURES_BEFORE_SAYING_SO = 3
@@ -11,7 +10,7 @@
 
   function isBack() {
     failures = 0
-    if (notice.textContent === STALE || notice.textContent === BUSY) notice.textContent = ''
+    if (notice.textContent === STALE) notice.textContent = ''
   }
 
   document.addEventListener('htmx:afterRequest', ({ detail }) => {
@@ -21,7 +20,8 @@
     if (isAnswer) {
       isBack()
     } else if (detail.requestConfig.verb !== NEWS) {
-      notice.textContent = status === 503 || status === 0 ? BUSY : RELOAD
+      // Of what may have been done all the same lost_answer.js tells.
+      if (status > 0 && status < 500) notice.textContent = RELOAD
     } else if (++failures === FAILURES_BEFORE_SAYING_SO) {
       notice.textContent = STALE
     }
