@@ -13,7 +13,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from bookings import browser, lifecycle
-from bookings.access import load_booking, made_with
+from bookings.access import find_made_with, load_booking
 from bookings.models import Booking
 
 PENDING, CONFIRMED = Booking.Status.PENDING, Booking.Status.CONFIRMED
@@ -48,7 +48,7 @@ def of_hold(request: HttpRequest) -> JsonResponse:
     """Of a hold, by its key: that of this user, or of any guest, whose proof it is. Two queries."""
     is_under_way = lifecycle.is_holding(browser.holder_of(request))
     key = request.GET.get("key", "")
-    booking = made_with(request, key).first() if "\0" not in key else None
+    booking = find_made_with(request, key) if "\0" not in key else None
     if booking:
         return _done(booking)
     if is_under_way:
