@@ -43,7 +43,7 @@ from psycopg.generators import send as flush
 from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 
-MOST = 100  # statements prepared on one connection; what comes after is sent as it is
+MOST = 100  # statements prepared on one connection, about; what comes after is sent as it is
 
 Load = Callable[[list[tuple]], list]
 
@@ -318,7 +318,7 @@ def _converse(
         for (plan, _), params in zip(statements, bound, strict=True):
             if plan.name in names:
                 server.send_query_prepared(plan.name, params)
-            elif len(names) + len(sent) < MOST:
+            elif len(names) < MOST:
                 server.send_prepare(plan.name, plan.query)
                 sent.append(plan.name)
                 server.send_query_prepared(plan.name, params)

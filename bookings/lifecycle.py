@@ -83,6 +83,7 @@ from bookings.seat_locks import (
     lock_own_seats,
     lock_seats,
     lock_swap,
+    read_slot,
     read_whole_slot,
     require_slot,
 )
@@ -117,6 +118,12 @@ SYSTEM = "system"
 # ── hold ──────────────────────────────────────────────────────────────────────────────────────────
 
 
+def find_slot(pk: int) -> Slot | None:
+    """The slot to be held, if there is one: one prepared query."""
+    [found] = send(read_slot(pk=pk))
+    return found[0] if found else None
+
+
 def hold(
     slot: Slot,
     *,
@@ -142,7 +149,9 @@ def hold(
     """
     seat_ids, quantity = _check_request(seat_ids, quantity)
     details = {"name": name, "email": email, "phone": phone}
-    digest = _digest([slot.pk, seat_ids, quantity, *details.values()])
+    digest = ""
+    if idempotency_key is not None:
+        digest = _digest([slot.pk, seat_ids, quantity, *details.values()])
 
     def attempt(*, wait: bool) -> Booking:
         first = _limit_live_holds(holder)
