@@ -63,7 +63,7 @@ def home(request: HttpRequest) -> HttpResponse:
         doctors = [d for d in Doctor.objects.with_next(times)[: DOCTORS_AT_HOME + 1] if d.next_at]
         _attach_slots(shows, dates, 1)
         _attach_slots(doctors, times, NEXT_TIMES)
-        context = {
+        return {
             "shows": shows[:SHOWS_AT_HOME],
             "doctors": doctors[:DOCTORS_AT_HOME],
             "has_more_shows": len(shows) > SHOWS_AT_HOME,
@@ -71,7 +71,6 @@ def home(request: HttpRequest) -> HttpResponse:
             "few": FEW_LEFT,
             "stream": _stream_of(_next_of(shows[:SHOWS_AT_HOME]), doctors[:DOCTORS_AT_HOME]),
         }
-        return context
 
     return render_list(request, "slots/home.html", "slots/_home.html", read)
 
@@ -165,7 +164,7 @@ def doctor(request: HttpRequest, doctor_id: int) -> HttpResponse:
         free = list(times.in_days(first, last, zone))
         later = times.filter(starts_at__gte=day_bounds(first, last, zone)[1]).first()
         days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
-        context = {
+        return {
             "doctor": doctor,
             "form": form,
             "is_past": asked < today,
@@ -181,7 +180,6 @@ def doctor(request: HttpRequest, doctor_id: int) -> HttpResponse:
             "later_from": last + timedelta(days=1),
             "stream": _stream_of(doctors=[doctor]),
         }
-        return context
 
     return render_list(request, "slots/doctor.html", "slots/_times.html", read)
 

@@ -1,6 +1,7 @@
 """The pages that only show: in every state, at fixed cost, and with nothing inline."""
 
 import re
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +15,7 @@ from booking_site.tests.factories import (
     DoctorFactory,
     ShowFactory,
     SlotFactory,
+    UserFactory,
 )
 from bookings import lifecycle
 from slots import inventory, seat_map
@@ -461,3 +463,67 @@ def test_seat_is_drawn_with_its_own_id_as_in_the_plan(client: Client, can_choose
     assert drawn[2] == span.format(third.pk, "A3", "BLOCKED") + '"A3, not on sale">–</span>'
     html = get(client, slot.get_absolute_url())
     assert [seat in html for seat in drawn] == [not can_choose, True, True]
+
+
+# ── what is shared by all who ask together ────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if all requests of a test came together: each key is read for the first one only."""
+    shared: dict[Any, Any] = {}
+
+    def read_together(key: Any, read: Callable[[], Any]) -> Any:
+        if key not in shared:
+            shared[key] = read()
+        return shared[key]
+
+    monkeypatch.setattr("slots.views.read_together", read_together)
+
+
+@pytest.mark.usefixtures("all_at_once")
+def test_lists_that_are_shared_have_nothing_of_who_is_logged_in(client: Client) -> None:
+    show, doctor = ShowFactory(), DoctorFactory()
+    user, nobody = UserFactory(name="Grace Hopper"), Client()
+    client.force_login(user)
+    for url in ("/", "/shows/", "/doctors/", f"/shows/{show.pk}/", f"/doctors/{doctor.pk}/"):
+        assert "Log out" in get(client, url)
+        html = get(nobody, url)
+        assert f'href="/accounts/login/?next={url}"' in html
+        assert "csrfmiddlewaretoken" not in html
+        assert get(Client(), url) == html
+        assert "Log out" in get(client, url)
+
+
+@pytest.mark.usefixtures("all_at_once")
+def test_lists_that_are_shared_have_no_messages_of_others(client: Client) -> None:
+    client.force_login(UserFactory())
+    client.post("/accounts/logout/")  # which says so on the next page
+    assert "You are logged out." in text_of(get(client, "/"))
+    assert "You are logged out." not in text_of(get(Client(), "/"))
+
+
+@pytest.mark.usefixtures("all_at_once")
+def test_slot_that_is_shared_has_nothing_of_who_booked_there(client: Client) -> None:
+    slot = SlotFactory(rows=2, seats_per_row=2)
+    first, second = slot.seats.order_by("pk")[:2]
+    client.post(f"/slots/{slot.pk}/hold", {"seat": first.pk})
+    url = slot.get_absolute_url()
+    assert states(get(client, url))["A1"] == "YOURS"
+    pages = [get(Client(), url) for _ in range(2)]
+    for html in pages:
+        assert states(html) == {
+            "A1": "RESERVED",
+            "A2": "AVAILABLE",
+            "B1": "AVAILABLE",
+            "B2": "AVAILABLE",
+        }
+        assert "You are holding" not in html
+    for name in ("csrfmiddlewaretoken", "key"):
+        values = {re.search(rf'name="{name}" value="([^"]+)"', html)[1] for html in pages}
+        assert len(values) == 2, name
+    refused = Client().post(f"/slots/{slot.pk}/hold", {"seat": [first.pk, second.pk]})
+    assert refused.status_code == 409
+    assert f'value="{second.pk}" aria-label="A2" checked>' in refused.content.decode()
+    assert " checked>" not in get(Client(), url)
+    assert states(get(client, url))["A1"] == "YOURS"
