@@ -71,8 +71,10 @@ class logger_class(Logger):
 def post_worker_init(worker: Any) -> None:
     """Lets the site see that this worker is to stop: event streams then end at once."""
     from booking_site import stop_signal  # no earlier: see above
+    from slots import live
 
     stop_signal.is_stopping = lambda: not worker.alive
+    live.hub.most = worker_connections * 3 // 4  # the rest is for requests
 
 
 def post_request(worker: Any, request: Any, environ: Any, response: Any) -> None:

@@ -282,7 +282,8 @@ class _Watched:
 
     def note_change(self) -> None:
         """Reads it soon; not more often than that many viewers, or so large a hall, allow."""
-        pause = max(READ_EVERY, len(self.viewers) / 4000, 10 * self.cost)
+        crowd = min(len(self.viewers) / 2000, 0.5)  # of a process some 12 % goes into telling them
+        pause = max(READ_EVERY, crowd, 10 * self.cost)
         self.due_at = min(self.due_at, self.read_at + pause)
 
 
