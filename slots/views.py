@@ -253,14 +253,14 @@ def _next_of(shows: Iterable[Show]) -> list[Slot]:
 
 def load_slot(slot_id: int) -> Slot:
     """The slot, or 404; everybody may see every slot."""
-    [found] = send(_read_slot(pk=slot_id)) if slot_id <= BIGGEST_ID else [[]]
+    [found] = send(_find_slot(pk=slot_id)) if slot_id <= BIGGEST_ID else [[]]
     if not found:
         raise Http404("There is no such slot.")
     return found[0]
 
 
 @prepared
-def _read_slot(*, pk: int) -> Any:
+def _find_slot(*, pk: int) -> Any:
     return select(Slot.objects.for_page().filter(pk=pk))
 
 
