@@ -20,14 +20,14 @@ import itertools
 import re
 import uuid
 from collections import namedtuple
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import update_wrapper
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from django.conf import settings
-from django.db import connection
+from django.db import DEFAULT_DB_ALIAS, connection, connections
 from django.db.models import Model, QuerySet, sql
 from django.db.models.query import (
     FlatValuesListIterable,
@@ -40,9 +40,10 @@ from psycopg import Connection, errors
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.generators import fetch_many
 from psycopg.generators import send as flush
-from psycopg.pq import ConnStatus, ExecStatus, Format, TransactionStatus
+from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
+from psycopg.pq.abc import PGresult
 
-MOST = 100  # statements prepared on one connection; what comes after is sent as it is
+MOST = 100  # statements prepared on one connection, about; what comes after is sent as it is
 
 Load = Callable[[list[tuple]], list]
 
@@ -61,20 +62,15 @@ class Plan:
 
     numbers = itertools.count()
 
-    def __init__(self, name: str, written: Written, samples: dict[str, Any]) -> None:
-        self.sql, params, self.load = written
+    def __init__(self, name: str, written: Written, samples: Sequence[Any]) -> None:
+        self.sql, self.params, self.load = written
         self.is_lock = "FOR NO KEY UPDATE" in self.sql
-        places = {}
-        for key, sample in samples.items():
-            if isinstance(sample, tuple):
-                places |= {_hashable(one): (key, n) for n, one in enumerate(sample)}
-            elif sample is not None:
-                places[_hashable(sample)] = (key, None)
-        # Each parameter: the place of its value, or itself.
-        self.params = [(places.get(_hashable(param)), param) for param in params]
-        self.values = [place for place, _ in self.params if place]
-        if unused := set(places.values()) - set(self.values):
-            raise TypeError(f"{name}: the SQL has no place for {sorted(unused, key=str)}.")
+        found = {_hashable(sample): n for n, sample in enumerate(samples) if sample is not None}
+        # For each parameter of the SQL: which of the values it is, or None if it is always as now.
+        self.places = [found.get(_hashable(param)) for param in self.params]
+        self.values = [n for n in self.places if n is not None]
+        if set(self.values) != set(found.values()):
+            raise TypeError(f"The SQL of {name} has no place for some of its values: {self.sql}")
         self.formats = [PyFormat.TEXT] * len(self.values)
         self.name = f"{name}_{next(self.numbers)}".encode()
         self.query = self._numbered()
@@ -84,73 +80,81 @@ class Plan:
         connection.ensure_connection()
         writer = Transformer(connection.connection)
         numbers = itertools.count(1)
-        params = iter(self.params)
+        params = zip(self.places, self.params, strict=True)
 
         def write(found: re.Match) -> str:
             if found[0] == "%%":
                 return "%"
-            place, param = next(params)
-            return f"${next(numbers)}" if place else writer.as_literal(param).decode()
+            n, param = next(params)
+            return writer.as_literal(param).decode() if n is None else f"${next(numbers)}"
 
         return re.sub("%[s%]", write, self.sql).encode()
 
 
 class Statement(NamedTuple):
     plan: Plan
-    values: dict[str, Any]
+    values: Sequence[Any]
 
     def params(self) -> list[Any]:
         """Of `plan.sql`."""
-        return [_value(self.values, *place) if place else p for place, p in self.plan.params]
+        plan = self.plan
+        always = zip(plan.places, plan.params, strict=True)
+        return [param if n is None else self.values[n] for n, param in always]
+
+
+_plans: dict[tuple, Plan] = {}  # by function, shape, and the kinds of its values
 
 
 def prepared(write: Callable[..., Written]) -> Callable[..., Statement]:
     """A function that returns the Statement which `write` writes for such arguments."""
-    plans: dict[tuple, Plan] = {}
 
-    def make(*shape: Any, **values: Any) -> Statement:
-        key = (shape, *map(_kind, values.values()), *values)
-        plan = plans.get(key)
+    def make(*shape: Any, **arguments: Any) -> Statement:
+        values: list[Any] = []
+        key: list[Any] = [write, shape, *arguments]
+        for argument in arguments.values():
+            if type(argument) is tuple:
+                values += argument
+                key.append(len(argument))
+            else:
+                values.append(argument)
+                key.append(None if argument is None else "a value")
+        plan = _plans.get(tuple(key))
         if plan is None:
-            samples = {name: _sample(value, n) for n, (name, value) in enumerate(values.items())}
-            plan = plans[key] = Plan(write.__name__, write(*shape, **samples), samples)
+            numbers = itertools.count()
+            samples = {name: _sample(value, numbers) for name, value in arguments.items()}
+            order = [one for each in samples.values() for one in _each(each)]
+            plan = _plans[tuple(key)] = Plan(write.__name__, write(*shape, **samples), order)
         return Statement(plan, values)
 
     return update_wrapper(make, write)
 
 
-def _kind(value: Any) -> Any:
-    """The same for values with which the SQL is the same."""
-    if value is None:
-        return None
-    return len(value) if type(value) is tuple else True
+def _each(argument: Any) -> Sequence[Any]:
+    return argument if type(argument) is tuple else [argument]
 
 
-def _sample(value: Any, n: int) -> Any:
-    """A value of that kind which is found again among the parameters that the ORM makes of it."""
-    if value is None:
+def _sample(argument: Any, numbers: Iterator[int]) -> Any:
+    """Of that kind, to be found again among the parameters that the ORM makes of it."""
+    if type(argument) is tuple:
+        return tuple(_sample(one, numbers) for one in argument)
+    n = next(numbers)
+    if argument is None:
         return None
-    if isinstance(value, tuple):
-        return tuple(_sample(one, 1000 * (n + 1) + i) for i, one in enumerate(value))
-    if isinstance(value, list):
+    if isinstance(argument, list):
         return [f"sample {n}"]
-    if isinstance(value, str):
+    if isinstance(argument, str):
         return f"sample {n}"
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(argument, int) and not isinstance(argument, bool):
         return 1_000_000_007 + n
-    if isinstance(value, uuid.UUID):
+    if isinstance(argument, uuid.UUID):
         return uuid.UUID(int=n + 1)
-    if isinstance(value, datetime):
+    if isinstance(argument, datetime):
         return datetime(1900, 1, 1, tzinfo=UTC) + timedelta(seconds=n)
-    raise TypeError(f"A value of a prepared statement cannot be a {type(value).__name__}.")
+    raise TypeError(f"A value of a prepared statement cannot be a {type(argument).__name__}.")
 
 
 def _hashable(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
-
-
-def _value(values: dict[str, Any], name: str, n: int | None) -> Any:
-    return values[name] if n is None else values[name][n]
 
 
 # ── What a function may write ─────────────────────────────────────────────────────────────────────
@@ -239,6 +243,12 @@ class _Session:
         self.names: set[bytes] = set()
         self.transformer = Transformer(raw)
 
+    def bind(self, statement: Statement) -> Sequence[Any]:
+        """The values as they are sent. Raises DataError for what PostgreSQL cannot keep."""
+        plan, values = statement
+        params = [values[n] for n in plan.values]
+        return self.transformer.dump_sequence(params, plan.formats) if params else params
+
 
 _sessions: WeakKeyDictionary[Connection, _Session] = WeakKeyDictionary()
 # The server and we do not agree on what is prepared: somebody else has our connection at times, or
@@ -259,32 +269,36 @@ def send(*statements: Statement) -> list[Any]:
     """
     if not statements:
         return []
-    connection.validate_no_broken_transaction()
-    if any(each.plan.is_lock for each in statements) and connection.get_autocommit():
+    database = connections[DEFAULT_DB_ALIAS]
+    database.validate_no_broken_transaction()
+    if any(each.plan.is_lock for each in statements) and database.get_autocommit():
         raise TransactionManagementError("Locks need a transaction.")
-    is_watched = connection.queries_logged or connection.execute_wrappers
+    is_watched = database.queries_logged or database.execute_wrappers
     if is_watched or not settings.PREPARED_STATEMENTS:
-        return [_execute(each) for each in statements]
-    connection.ensure_connection()
-    raw = connection.connection
-    with connection.wrap_database_errors, raw.lock:
+        return [_execute(database, each) for each in statements]
+    database.ensure_connection()
+    raw = database.connection
+    with database.wrap_database_errors, raw.lock:
         try:
-            return raw.wait(_converse(raw, statements))
+            answers = raw.wait(_converse(raw, statements))
         except CONFUSED as error:
             raw.close()
             raise errors.OperationalError("The connection was used by others, too.") from error
+        return _results(raw, statements, answers)
 
 
-def _execute(statement: Statement) -> Any:
+def _execute(database: Any, statement: Statement) -> Any:
     """By Django's cursor: bound by the client, seen by whoever watches."""
     load = statement.plan.load
-    with connection.cursor() as cursor:
+    with database.cursor() as cursor:
         cursor.execute(statement.plan.sql, statement.params())
         return load(cursor.fetchall()) if load else cursor.rowcount
 
 
-def _converse(raw: Connection, statements: Iterable[Statement]) -> Generator[Any, Any, list[Any]]:
-    """The statements in libpq's pipeline mode, for `Connection.wait`.
+def _converse(
+    raw: Connection, statements: Sequence[Statement]
+) -> Generator[Any, Any, list[PGresult]]:
+    """The statements and their answers in libpq's pipeline mode, for `Connection.wait`.
 
     Not psycopg's own pipeline: it prepares anew all that it had prepared whenever a transaction is
     rolled back, as each refusal is, and waits for the socket before each command.
@@ -292,50 +306,63 @@ def _converse(raw: Connection, statements: Iterable[Statement]) -> Generator[Any
     session = _sessions.get(raw)
     if session is None:
         session = _sessions[raw] = _Session(raw)
-    server, transformer = raw.pgconn, session.transformer
-    sent: list[tuple[Plan | None, bytes]] = []  # of each command: whose result it has, and prepares
+    server, names = raw.pgconn, session.names
+    bound = [session.bind(each) for each in statements]
+    sent: list[bytes | None] = []  # of each command the name that it prepares; None: it answers
+    is_over = False
     server.enter_pipeline_mode()
     try:
         if not raw.autocommit and server.transaction_status == TransactionStatus.IDLE:
             server.send_query_params(b"BEGIN", None)
-            sent.append((None, b""))
-        for plan, values in statements:
-            params: Sequence[Any] = [_value(values, *place) for place in plan.values]
-            if params:
-                params = transformer.dump_sequence(params, plan.formats)
-            if plan.name not in session.names:
-                if len(session.names) >= MOST:
-                    server.send_query_params(plan.query, params)
-                    sent.append((plan, b""))
-                    continue
+            sent.append(b"")
+        for (plan, _), params in zip(statements, bound, strict=True):
+            if plan.name in names:
+                server.send_query_prepared(plan.name, params)
+            elif len(names) < MOST:
                 server.send_prepare(plan.name, plan.query)
-                sent.append((None, plan.name))
-            server.send_query_prepared(plan.name, params)
-            sent.append((plan, b""))
+                sent.append(plan.name)
+                server.send_query_prepared(plan.name, params)
+            else:
+                server.send_query_params(plan.query, params)
+            sent.append(None)
         server.pipeline_sync()
         yield from flush(server)
         answers, failed = [], None
-        for plan, name in sent:
-            [answer] = yield from fetch_many(server)
+        for name in sent:
+            results = yield from fetch_many(server)
             if failed is not None:
-                continue  # skipped by the server
+                continue  # the server has skipped it
+            [answer] = results
             if answer.status == ExecStatus.FATAL_ERROR:
                 failed = answer
-            elif plan is not None:
-                answers.append((plan, answer))
+                if server.status != ConnStatus.OK:
+                    break  # there will be no more
+            elif name is None:
+                answers.append(answer)
             elif name:
-                session.names.add(name)
-        yield from fetch_many(server)  # the end
+                names.add(name)
+        else:
+            yield from fetch_many(server)  # the end
+            is_over = True
     finally:
-        if server.status == ConnStatus.OK:
+        if is_over:
             server.exit_pipeline_mode()
+        else:
+            raw.close()
     if failed is not None:
         raise errors.error_from_result(failed)
-    return [_result(transformer, plan, answer) for plan, answer in answers]
+    return answers
 
 
-def _result(transformer: Transformer, plan: Plan, answer: Any) -> Any:
-    if plan.load is None:
-        return answer.command_tuples
-    transformer.set_pgresult(answer, format=Format.TEXT)
-    return plan.load(transformer.load_rows(0, answer.ntuples, tuple))
+def _results(
+    raw: Connection, statements: Sequence[Statement], answers: Sequence[PGresult]
+) -> list[Any]:
+    transformer = _sessions[raw].transformer
+    results: list[Any] = []
+    for (plan, _), answer in zip(statements, answers, strict=True):
+        if plan.load is None:
+            results.append(answer.command_tuples)
+        else:
+            transformer.set_pgresult(answer)
+            results.append(plan.load(transformer.load_rows(0, answer.ntuples, tuple)))
+    return results

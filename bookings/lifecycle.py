@@ -83,6 +83,7 @@ from bookings.seat_locks import (
     lock_own_seats,
     lock_seats,
     lock_swap,
+    read_slot,
     read_whole_slot,
     require_slot,
 )
@@ -116,6 +117,12 @@ SYSTEM = "system"
 # ── hold ──────────────────────────────────────────────────────────────────────────────────────────
 
 
+def find_slot(pk: int) -> Slot | None:
+    """The slot to be held, if there is one: one prepared query."""
+    [found] = send(read_slot(pk=pk))
+    return found[0] if found else None
+
+
 def hold(
     slot: Slot,
     *,
@@ -141,7 +148,9 @@ def hold(
     """
     seat_ids, quantity = _check_request(seat_ids, quantity)
     details = {"name": name, "email": email, "phone": phone}
-    digest = _digest([slot.pk, seat_ids, quantity, *details.values()])
+    digest = ""
+    if idempotency_key is not None:
+        digest = _digest([slot.pk, seat_ids, quantity, *details.values()])
 
     def attempt(*, wait: bool) -> Booking:
         first = _limit_live_holds(holder)
@@ -167,6 +176,8 @@ def hold(
         return booking
 
     try:
+        if seat_ids is None and slot.pk in _lately_sold_out:
+            _require_left(slot, quantity)
         booking = _with_seats(attempt, slot, quantity, any_seats=seat_ids is None)
         booking.is_new = True
         return booking
@@ -175,7 +186,22 @@ def hold(
             return earlier
         if isinstance(refusal, SoldOut | SeatsTaken):
             refusals.record(slot, holder, quantity, refusal, **details)
+        if isinstance(refusal, SoldOut):
+            _lately_sold_out.add(slot.pk)
         raise
+
+
+# Slots for which this process has refused a hold. Who asks for one of them is told after one look,
+# without a transaction, if there still are too few seats: most who come to a sold-out night do.
+_lately_sold_out: set[int] = set()
+
+
+def _require_left(slot: Slot, quantity: int) -> None:
+    """Raises SoldOut as `_with_seats` would, after its last look. One query."""
+    left = count_left(slot, quantity, None)
+    if left < quantity:
+        raise SoldOut(left)
+    _lately_sold_out.discard(slot.pk)
 
 
 def _check_request(

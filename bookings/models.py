@@ -89,7 +89,8 @@ class BookingQuerySet(models.QuerySet["Booking"]):
         if user is not None:
             mine |= Q(user=user)
         if session_key:
-            mine |= Q(session_key=session_key, user=None)
+            # Not empty: said so that the partial index serves, whatever the key will be.
+            mine |= Q(session_key=session_key, user=None) & ~Q(session_key="")
         return self.filter(mine) if mine else self.none()
 
     def for_page(self) -> "BookingQuerySet":

@@ -4,12 +4,13 @@ import pytest
 
 from booking_site.tests.database import quick_database  # noqa: F401
 from booking_site.tests.mails import mails_are_queued  # noqa: F401
-from bookings import refusals
+from bookings import lifecycle, refusals
 
 
 @pytest.fixture(autouse=True)
 def _refusals_of_this_test_only() -> Iterator[None]:
-    """What waits to be recorded is of slots that are gone after the test."""
+    """What is to be recorded, and what was sold out, is of slots that are gone after the test."""
     refusals._waiting.clear()
+    lifecycle._lately_sold_out.clear()
     yield
     refusals._waiting.clear()

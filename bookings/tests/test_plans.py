@@ -198,6 +198,16 @@ def test_hold_any(hall: Hall, state: str, pages: int) -> None:
         assert used == [NEXT_FREE, BY_ID]
 
 
+def test_hold_any_again_of_what_was_sold_out(hall: Hall, state: str, pages: int) -> None:
+    lifecycle._lately_sold_out.add(hall.slot.pk)
+    used = on_seats(lambda: lifecycle.hold(hall.slot, quantity=2), pages=pages)
+    if "sold out" in state:
+        assert used == [COUNT]
+    else:
+        assert used[0] == COUNT
+        assert used[-1] == BY_ID
+
+
 def test_hold_any_from_the_last_seat_on(
     hall: Hall, state: str, pages: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,570 @@
+"""Statements that are written once: the same as the ORM's, in one round trip, and a connection that
+is as good as new whatever fails.
+"""
+
+import signal
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from django.conf import LazySettings
+from django.db import DataError, IntegrityError, OperationalError, connection, transaction
+from django.db.models import Value
+from django.db.transaction import TransactionManagementError
+from django.test.utils import CaptureQueriesContext
+from psycopg import Connection, errors
+from psycopg.pq import TransactionStatus
+
+from booking_site import prepared
+from booking_site.prepared import function, insert, select, send, update
+from booking_site.tests.factories import SlotFactory
+from booking_site.tests.races import lapse
+from bookings import lifecycle, seat_locks
+from bookings.errors import KeyReused, SeatsTaken, SoldOut, TooManyHolds
+from bookings.lifecycle import Holder
+from bookings.models import Booking, BookingEvent
+from slots.models import Seat, Slot
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+KEY = "a key of sixteen characters"
+NOON = datetime(2030, 6, 1, 12, tzinfo=UTC)
+EVENING = datetime(2031, 7, 2, 18, 30, 0, 125, tzinfo=UTC)
+ONE, OTHER = uuid.uuid4(), uuid.uuid4()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_was_sold_out() -> None:
+    lifecycle._lately_sold_out.clear()
+
+
+@pytest.fixture
+def slot() -> Slot:
+    return SlotFactory(rows=1, seats_per_row=6)
+
+
+@pytest.fixture
+def anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing has been written yet."""
+    monkeypatch.setattr(prepared, "_plans", {})
+
+
+@pytest.fixture
+def trips(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Of each round trip of prepared statements: how many there were in it."""
+    counts: list[int] = []
+    converse = prepared._converse
+
+    def count(raw: Connection, statements: Any) -> Any:
+        counts.append(len(statements))
+        return converse(raw, statements)
+
+    monkeypatch.setattr(prepared, "_converse", count)
+    return counts
+
+
+@prepared.prepared
+def seats_of(*, slot: int) -> Any:
+    return select(Seat.objects.filter(slot=slot))
+
+
+@prepared.prepared
+def sleep(*, text: str) -> Any:
+    return function("SELECT pg_sleep(60), %s", text)
+
+
+@prepared.prepared
+def told(*, text: str) -> Any:
+    return function("SELECT %s::text", text)
+
+
+def names() -> list[str]:
+    """What is prepared on the connection."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT name FROM pg_prepared_statements ORDER BY prepare_time, name")
+        return [name for (name,) in cursor.fetchall()]
+
+
+# ── The same as the ORM's ─────────────────────────────────────────────────────────────────────────
+
+BOOKING: dict[str, Any] = {
+    "id": ONE,
+    "reference": "7K3M9QXT",
+    "slot_id": 7,
+    "user_id": None,
+    "session_key": "mine",
+    "name": "Ada 100 % “sure”",
+    "email": "ada@example.org",
+    "phone": "",
+    "quantity": 2,
+    "labels": ["A1", "A, 2"],
+    "status": Booking.Status.PENDING,
+    "failure_reason": "",
+    "expires_at": NOON,
+    "idempotency_key": None,
+    "request_digest": "",
+    "created_at": NOON,
+    "confirmed_at": None,
+    "cancelled_at": None,
+}
+EVENT = {"booking_id": ONE, "action": "confirm", "from_status": "PENDING"}
+EVENT |= {"to_status": "CONFIRMED", "actor": "guest", "reason": ""}
+
+# Of each function that writes a statement: arguments by position and by name.
+USES: list[tuple[Callable, list[tuple[tuple, dict[str, Any]]]]] = [
+    (lifecycle._live_holds, [((5, 600), {"user": 3, "session_key": None})]),
+    (lifecycle._live_holds, [((5, 600), {"user": None, "session_key": "mine"})]),
+    (lifecycle._live_holds, [((4, 60), {"user": None, "session_key": "'; --"})]),
+    (lifecycle._lock_number, [((), {"number": n}) for n in (1, -(2**63), 2**63 - 1)]),
+    (lifecycle._bound_waiting, [((), {"lock": "4s", "statement": "10s", "idle": "15s"})]),
+    (lifecycle._lock_one_booking, [((), {"pk": ONE}), ((), {"pk": OTHER})]),
+    (lifecycle._read_booking, [((), {"pk": ONE}), ((), {"pk": OTHER})]),
+    (lifecycle._read_shown, [((), {"pk": ONE}), ((), {"pk": OTHER})]),
+    (
+        lifecycle._insert_booking,
+        [
+            ((), BOOKING),
+            ((), BOOKING | {"id": OTHER, "labels": [], "quantity": 1, "expires_at": EVENING}),
+            ((), BOOKING | {"user_id": 5, "idempotency_key": KEY, "confirmed_at": NOON}),
+        ],
+    ),
+    (lifecycle._insert_event, [((), EVENT), ((), EVENT | {"booking_id": OTHER, "reason": "%s"})]),
+    (
+        lifecycle._update_booking,
+        [
+            ((), {"pk": ONE, "was": "PENDING", "expires_at": NOON}),
+            ((), {"pk": OTHER, "was": "CONFIRMED", "slot": 7, "quantity": 1, "labels": ["A1"]}),
+            ((), {"pk": OTHER, "was": "PENDING", "slot": 8, "quantity": 2, "labels": ["A", "B"]}),
+            ((), {"pk": ONE, "was": "PENDING", "status": "CONFIRMED", "confirmed_at": EVENING}),
+        ],
+    ),
+    (
+        lifecycle._update_seats,
+        [
+            ((), {"pks": (1,), "booking": ONE, "held_until": NOON}),
+            ((), {"pks": (3, 2), "booking": OTHER, "held_until": EVENING}),
+            ((), {"pks": (2,), "booking": OTHER, "held_until": None}),
+        ],
+    ),
+    (lifecycle._free_seats, [((), {"pks": pks, "booking": ONE}) for pks in ((1,), (5, 6), (7, 8))]),
+    (seat_locks.read_slot, [((), {"pk": 1}), ((), {"pk": 2**40})]),
+    (seat_locks.read_whole_slot, [((), {"pk": 1}), ((), {"pk": 2**40})]),
+    (seat_locks._lock_named, [((), {"pks": pks}) for pks in ((1,), (2,), (2, 3, 4), (-5, 0, 9))]),
+    *(
+        (
+            search,
+            [
+                ((1,), {"slot": 1, "start": 5, "mine": None}),
+                ((1,), {"slot": 5, "start": 1, "mine": (9,)}),
+                ((3,), {"slot": 2, "start": 2**40, "mine": (2,)}),
+                ((3,), {"slot": 2, "start": 0, "mine": (2, 3)}),
+            ],
+        )
+        for search in (seat_locks._lock_free_from, seat_locks._lock_free_before)
+    ),
+    (
+        seat_locks._lock_lapsed,
+        [((n,), {"slot": n, "mine": mine}) for n in (1, 2) for mine in (None, (1,), (1, 2))],
+    ),
+    (
+        seat_locks._see_left,
+        [((2,), {"slot": 1, "own": None}), ((2,), {"slot": 3, "own": ONE})],
+    ),
+    (
+        seat_locks._lock_own_and_named,
+        [((), {"booking": ONE, "pks": pks}) for pks in (None, (1,), (2,), (4, 3))],
+    ),
+]
+
+
+def test_every_prepared_function_is_among_those_compared() -> None:
+    found = {
+        name
+        for module in (lifecycle, seat_locks)
+        for name, each in vars(module).items()
+        if hasattr(each, "__wrapped__") and each.__code__ is told.__code__
+    }
+    assert found == {each.__name__ for each, _ in USES}
+
+
+@pytest.mark.usefixtures("anew")
+@pytest.mark.parametrize("number", range(len(USES)), ids=[use[0].__name__ for use in USES])
+def test_reused_statement_is_what_the_orm_would_write_now(number: int) -> None:
+    """The first use writes it; whatever the values of the others are, they come out the same."""
+    make, uses = USES[number]
+    with transaction.atomic():
+        for shape, values in uses * 2:
+            statement = make(*shape, **values)
+            now = make.__wrapped__(*shape, **values)
+            assert statement.plan.sql == now.sql
+            assert statement.params() == list(now.params)
+
+
+def undone(act: Callable[[], Any]) -> tuple[Any, list[str]]:
+    """What it returns, and the SQL that it sent; and that as if it had not been."""
+    with CaptureQueriesContext(connection) as queries, transaction.atomic():
+        result = act()
+        transaction.set_rollback(True)
+    return result, [query["sql"] for query in queries if query["sql"] not in ("BEGIN", "ROLLBACK")]
+
+
+def test_helpers_write_what_the_orm_executes(slot: Slot) -> None:
+    booking = lifecycle.hold(slot, quantity=2, name="100 %")
+    seats, shown = Seat.objects.filter(slot=slot), Booking.objects.for_page().with_seats()
+    union = seats.free().values_list("pk").union(seats.owned().values_list("pk")).order_by("pk")
+    for rows in (
+        *(seats.lock(), seats.with_state().order_by("-id")[1:4], shown, union),
+        *(seats.values_list("pk", "label"), seats.values_list("pk", "label", named=True)),
+        *(seats.values_list("label", flat=True), Slot.objects.for_page()),
+    ):
+        expected, by_orm = undone(lambda rows=rows: list(rows.all()))
+        assert expected
+        with transaction.atomic():
+            statement = prepared.Statement(prepared.Plan("test", select(rows), []), [])
+            [quick] = send(statement)
+        assert undone(lambda statement=statement: send(statement)) == ([expected], by_orm)
+        assert quick == expected
+
+    changed = seats.filter(label="A6")
+    event = {"booking": booking, "action": "confirm", "from_status": "PENDING", "actor": "me"}
+    for written, execute in (
+        (update(changed, row="%", number=None), lambda: changed.update(row="%", number=None)),
+        (update(changed, label=Value("B1")), lambda: changed.update(label=Value("B1"))),
+        (insert(BookingEvent(**event)), lambda: [BookingEvent.objects.create(**event)] and 1),
+    ):
+        statement = prepared.Statement(prepared.Plan("test", written, []), [])
+        expected, [by_orm] = undone(execute)
+        by_orm = by_orm.partition(" RETURNING ")[0]  # of what PostgreSQL makes nobody asks us
+        assert undone(lambda statement=statement: send(statement)) == ([expected], [by_orm])
+        assert send(statement) == [expected] == [1]
+
+
+def test_models_are_as_the_orm_makes_them(slot: Slot) -> None:
+    booking = lifecycle.hold(slot, quantity=2)
+    [[quick]] = send(lifecycle._read_shown(pk=booking.pk))
+    slow = Booking.objects.for_page().get(pk=booking.pk)
+    ages = {"seconds_left", "now", "_state"}
+    assert {k: v for k, v in vars(quick).items() if k not in ages} == {
+        k: v for k, v in vars(slow).items() if k not in ages
+    }
+    assert quick._state.fields_cache.keys() == slow._state.fields_cache.keys() == {"slot"}
+    assert (quick._state.adding, quick._state.db) == (False, "default")
+    assert quick.slot.show == slow.slot.show
+    with CaptureQueriesContext(connection) as queries:
+        assert str(quick.slot)
+    assert len(queries) == 0
+
+
+def test_hold_returns_all_that_pages_and_the_api_show(slot: Slot) -> None:
+    held = lifecycle.hold(slot, quantity=2, name="Ada", idempotency_key=KEY)
+    read = Booking.objects.for_page().with_seats().get(pk=held.pk)
+    for name in vars(read).keys() - {"_state", "now", "seconds_left"}:
+        assert getattr(held, name) == getattr(read, name), name
+    assert held.seconds_left == 120
+    assert (held.now, held.slot) == (held.created_at, slot)
+    for change in (lifecycle.extend, lifecycle.confirm, lifecycle.confirm, lifecycle.cancel):
+        assert change(held).booked_seats == read.booked_seats
+    held.name = "Grace"
+    held.save(update_fields=["name"])  # it is in the database, and knows it
+
+
+def test_slot_to_be_held_is_found(slot: Slot, trips: list[int]) -> None:
+    found = lifecycle.find_slot(slot.pk)
+    assert (found, lifecycle.find_slot(slot.pk + 1)) == (slot, None)
+    assert lifecycle.hold(found, quantity=1).slot == slot
+    assert trips == [1, 1, 3, 2]
+
+
+# ── What decides about a plan ─────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.usefixtures("anew")
+def test_none_one_and_two_values_have_plans_of_their_own() -> None:
+    with transaction.atomic():
+        plans = [
+            seat_locks._lock_lapsed(1, slot=1, mine=mine).plan for mine in (None, (1,), (1, 2))
+        ]
+        again = [
+            seat_locks._lock_lapsed(1, slot=2, mine=mine).plan for mine in (None, (7,), (5, 6))
+        ]
+    assert len({plan.query for plan in plans}) == 3
+    assert again == plans
+
+
+def test_value_without_a_place_is_refused() -> None:
+    @prepared.prepared
+    def forgetful(*, slot: int, label: str) -> Any:
+        return select(Seat.objects.filter(slot=slot))
+
+    with pytest.raises(TypeError, match="forgetful has no place"):
+        forgetful(slot=1, label="A1")
+
+
+@pytest.mark.parametrize("value", [True, 1.5, b"A1", {"label": "A1"}])
+def test_value_of_another_kind_is_refused(value: Any) -> None:
+    with pytest.raises(TypeError, match=f"cannot be a {type(value).__name__}"):
+        told(text=value)
+
+
+def test_percent_signs_arrive() -> None:
+    @prepared.prepared
+    def percent(*, text: str) -> Any:
+        return function("SELECT 'a%%b' || %s, %s", text, "100 %")
+
+    for _ in range(2):
+        assert send(percent(text="%s")) == [[("a%b%s", "100 %")]]
+    assert undone(lambda: send(percent(text="%s")))[0] == [[("a%b%s", "100 %")]]
+
+
+# ── Round trips ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_round_trips(slot: Slot, trips: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of so many statements; BEGIN comes along with the first, and COMMIT is one more."""
+    monkeypatch.setattr(seat_locks.random, "randint", lambda first, last: first)
+    costs: list[tuple[list[int], Callable[[], Any]]] = [
+        ([3, 2], lambda: lifecycle.hold(slot, quantity=1)),
+        ([3, 2], lambda: lifecycle.hold(slot, seat_ids=[slot.first_seat_id + 5])),
+        ([3, 2, 2], lambda: lifecycle.hold(slot, quantity=1, holder=Holder(session_key="mine"))),
+        ([3, 2, 2, 1], lambda: lifecycle.extend(Booking.objects.first())),
+        ([3, 2, 3, 1], lambda: lifecycle.confirm(Booking.objects.first())),
+        ([3, 2, 3, 1], lambda: lifecycle.cancel(Booking.objects.first())),
+    ]
+    for expected, act in costs:
+        trips.clear()
+        act()
+        assert trips == expected
+
+
+def test_sold_out_again_is_one_look(slot: Slot, trips: list[int]) -> None:
+    lifecycle.hold(slot, quantity=6)
+    for expected in ([3, 2, 2, 1], [1], [1]):
+        trips.clear()
+        with pytest.raises(SoldOut, match="No places are left"):
+            lifecycle.hold(slot, quantity=1)
+        assert trips == expected
+
+
+def test_seat_of_a_slot_that_was_sold_out_is_held_at_once(slot: Slot) -> None:
+    booking = lifecycle.hold(slot, quantity=6)
+    for give_back in (lapse, lifecycle.cancel):
+        with pytest.raises(SoldOut):
+            lifecycle.hold(slot, quantity=1)
+        assert lifecycle._lately_sold_out == {slot.pk}
+        give_back(booking)
+        booking = lifecycle.hold(slot, quantity=6)
+        assert booking.quantity == 6
+        assert lifecycle._lately_sold_out == set()
+
+
+def test_key_of_a_slot_that_is_sold_out_since_gives_its_booking(slot: Slot) -> None:
+    first = lifecycle.hold(slot, quantity=6, idempotency_key=KEY)
+    with pytest.raises(SoldOut):
+        lifecycle.hold(slot, quantity=1)
+    again = lifecycle.hold(slot, quantity=6, idempotency_key=KEY)
+    assert (again.pk, again.is_new) == (first.pk, False)
+    with pytest.raises(KeyReused):
+        lifecycle.hold(slot, quantity=1, idempotency_key=KEY)
+
+
+@pytest.mark.parametrize("prepares", [True, False])
+def test_all_of_it_with_and_without_prepared_statements(
+    slot: Slot, settings: LazySettings, prepares: bool
+) -> None:
+    settings.PREPARED_STATEMENTS = prepares
+    connection.close()
+    mine = Holder(session_key="mine")
+    held = lifecycle.hold(slot, quantity=2, holder=mine, idempotency_key=KEY)
+    assert lifecycle.hold(slot, quantity=2, holder=mine, idempotency_key=KEY).pk == held.pk
+    named = lifecycle.hold(slot, seat_ids=[seat["id"] for seat in _others(slot, held)[:3]])
+    with pytest.raises(SeatsTaken):
+        lifecycle.hold(slot, seat_ids=[held.booked_seats[0]["id"]])
+    with pytest.raises(SoldOut, match="Only one place"):
+        lifecycle.hold(slot, quantity=2)
+    lapse(named)
+    settings.MAX_LIVE_HOLDS = 1
+    with pytest.raises(TooManyHolds):
+        lifecycle.hold(slot, quantity=1, holder=mine)
+    assert lifecycle.hold(slot, quantity=4).quantity == 4
+    lifecycle.extend(held)
+    confirmed = lifecycle.confirm(held, name="Ada")
+    assert (confirmed.state, confirmed.name) == ("CONFIRMED", "Ada")
+    other = SlotFactory(places=3)
+    moved = lifecycle.reschedule(confirmed, slot=other, quantity=3)
+    assert (moved.slot_id, moved.quantity, len(moved.booked_seats)) == (other.pk, 3, 3)
+    assert lifecycle.cancel(moved).state == "CANCELLED"
+    assert lifecycle.expire_due() == (1, 0)
+    assert (names() != []) is prepares
+
+
+def _others(slot: Slot, booking: Booking) -> list[dict[str, Any]]:
+    mine = {seat["id"] for seat in booking.booked_seats}
+    return [{"id": pk} for pk in slot.seats.values_list("pk", flat=True) if pk not in mine]
+
+
+# ── What fails, and what is left of the connection ────────────────────────────────────────────────
+
+
+@pytest.fixture
+def server() -> Iterator[Connection]:
+    """The connection, which must be in order in the end: the same, or another one."""
+    connection.ensure_connection()
+    yield connection.connection
+    assert send(told(text="well")) == [[("well",)]]
+    assert connection.connection.pgconn.transaction_status == TransactionStatus.IDLE
+
+
+def test_first_error_is_djangos_and_ends_the_trip(server: Connection, slot: Slot) -> None:
+    booking = lifecycle.hold(slot, quantity=1)
+    again = lifecycle._create(booking).statement
+    rename = lifecycle._update_booking(pk=booking.pk, was="PENDING", name="not done")
+    with pytest.raises(IntegrityError) as raised, transaction.atomic():
+        send(told(text="before"), again, rename, again)
+    assert isinstance(raised.value.__cause__, errors.UniqueViolation)
+    assert raised.value.__cause__.diag.constraint_name == "bookings_booking_pkey"
+    assert Booking.objects.get().name == ""
+    assert connection.connection is server
+
+
+def test_refusals_prepare_nothing_anew(server: Connection, slot: Slot) -> None:
+    lifecycle.hold(slot, quantity=6)
+    seen = []
+    for _ in range(3):
+        lifecycle._lately_sold_out.clear()
+        with pytest.raises(SoldOut):
+            lifecycle.hold(slot, quantity=1)
+        seen.append(names())
+    assert seen == [seen[0]] * 3
+    assert seen[0] != []
+    assert connection.connection is server
+
+
+def test_what_could_not_be_prepared_is_prepared_the_next_time(server: Connection) -> None:
+    @prepared.prepared
+    def absent(*, text: str) -> Any:
+        return function("SELECT %s FROM table_that_is_not_there", text)
+
+    for _ in range(2):
+        with pytest.raises(Exception, match="table_that_is_not_there"):
+            send(absent(text="a"), seats_of(slot=1))
+    assert send(seats_of(slot=1)) == [[]]
+    assert connection.connection is server
+
+
+def test_text_that_postgresql_cannot_keep_is_not_sent(server: Connection) -> None:
+    with pytest.raises(DataError), transaction.atomic():
+        send(told(text="fine"), told(text="NUL: \0"))
+    assert connection.connection is server
+
+
+def test_locks_outside_of_a_transaction_are_refused(server: Connection) -> None:
+    with transaction.atomic():
+        lock = lifecycle._lock_one_booking(pk=ONE)
+    with pytest.raises(TransactionManagementError):
+        send(lock)
+
+
+def test_broken_transaction_is_refused(server: Connection) -> None:
+    with transaction.atomic():
+        transaction.set_rollback(True)
+        with pytest.raises(TransactionManagementError):
+            send(told(text="late"))
+
+
+@pytest.mark.parametrize("spoil", ["DEALLOCATE ALL", "rename"])
+def test_connection_that_others_use_too_is_given_up(server: Connection, spoil: str) -> None:
+    send(told(text="prepared"))
+    [plan] = [plan for plan in prepared._plans.values() if plan.name.startswith(b"told")]
+    if spoil == "rename":  # ours is there, though we have not made it
+        prepared._sessions.pop(server)
+    else:
+        server.execute(spoil)
+    with pytest.raises(OperationalError), transaction.atomic():
+        send(told(text="gone"))
+    assert server.closed
+    assert plan.name not in prepared._sessions.get(connection.connection, set())
+
+
+def test_connection_that_the_server_ended_is_an_operational_error(server: Connection) -> None:
+    def act() -> None:
+        send(told(text="begun"))
+        with other.cursor() as cursor:
+            cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [server.info.backend_pid])
+        send(told(text="gone"), told(text="gone, too"))
+
+    other = connection.copy()
+    with pytest.raises(OperationalError), transaction.atomic():
+        act()
+    other.close()
+    assert server.closed
+
+
+def test_time_out_in_a_trip_is_busy(server: Connection) -> None:
+    bounds = lifecycle._bound_waiting(lock="4s", statement="20ms", idle="15s")
+    with pytest.raises(OperationalError) as raised, transaction.atomic():
+        send(bounds, sleep(text="too long"), told(text="never"))
+    assert isinstance(raised.value.__cause__, lifecycle.BUSY_ERRORS)
+    assert connection.connection is server
+
+
+def test_interrupt_ends_the_statement_and_the_connection_is_kept(server: Connection) -> None:
+    """Ctrl-C, while it waits."""
+    pid = server.info.backend_pid
+
+    def interrupt() -> None:
+        other = connection.copy()
+        with other.cursor() as cursor:
+            sleeping = "SELECT FROM pg_stat_activity WHERE pid = %s AND wait_event = 'PgSleep'"
+            while not cursor.execute(sleeping, [pid]).fetchall():
+                pass
+        other.close()
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt), transaction.atomic():
+        send(told(text="first"), sleep(text="for a minute"), told(text="never"))
+    thread.join()
+    assert connection.connection is server
+
+
+def test_abandoned_trip_closes_its_connection(server: Connection) -> None:
+    """A greenlet that is killed while it waits never comes back to read the rest."""
+    talk = prepared._converse(server, [sleep(text="for a minute")])
+    next(talk)
+    talk.close()
+    assert server.closed
+    connection.close()
+
+
+def test_beyond_so_many_they_are_sent_as_they_are(
+    server: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection.close()
+    monkeypatch.setattr(prepared, "MOST", 2)
+    for _ in range(2):
+        for n in range(5):
+            pks = tuple(range(n + 1))
+            with transaction.atomic():
+                assert send(seat_locks._lock_named(pks=pks)) == [[]]
+    assert len(names()) == 2
+
+
+def test_watchers_see_every_statement(slot: Slot, trips: list[int]) -> None:
+    with CaptureQueriesContext(connection) as queries:
+        lifecycle.hold(slot, seat_ids=[slot.first_seat_id])
+    starts = [query["sql"].partition(" ")[0] for query in queries]
+    assert starts == ["BEGIN", "SELECT", "SELECT", "SELECT", "INSERT", "UPDATE", "COMMIT"]
+    seen = []
+
+    def watch(execute: Callable, sql: str, *rest: Any) -> Any:
+        seen.append(sql.partition(" ")[0])
+        return execute(sql, *rest)
+
+    with connection.execute_wrapper(watch):
+        lifecycle.hold(slot, seat_ids=[slot.first_seat_id + 1])
+    assert seen == starts[1:-1]
+    assert trips == []
