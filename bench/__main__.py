@@ -10,8 +10,8 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ NAMES = [
 CLIENTS = [1, 2, 4, 8, 16, 32, 64, 128, 256]
 WITH_HISTORY = ["hold_spread", "list_slots", "home"]
 FIGURE = Path(__file__).with_name("clients.svg")
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PRECIOUS = ("fsync", "full_page_writes", "synchronous_commit")
 
 
@@ -34,8 +35,8 @@ def main() -> None:
     arguments = _parse(sys.argv[1:])
     if not wrk.find() and not wrk.install():
         sys.exit(f"holdfast: {wrk.MISSING}")
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: sys.exit(130))
+    for number in STOPPING:
+        signal.signal(number, _stop)
     console = Console(width=None if sys.stdout.isatty() else 120)
     started = time.monotonic()
     try:
@@ -44,6 +45,13 @@ def main() -> None:
         sys.exit("\nholdfast: stopped; nothing was written, and nothing is left.")
     console.print(f"\n{time.monotonic() - started:.0f} seconds.", highlight=False)
     sys.exit(0 if is_well else 1)
+
+
+def _stop(*_: Any) -> None:
+    """Stops the run, once: a second Ctrl-C must not stop the cleaning up."""
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _parse(given: list[str]) -> argparse.Namespace:
@@ -58,7 +66,6 @@ def _parse(given: list[str]) -> argparse.Namespace:
 def _measure(console: Console, arguments: argparse.Namespace) -> bool:
     """The whole run, from an empty folder to the file of results; whether all went well."""
     with ExitStack() as stack:
-        stack.enter_context(_uninterrupted_at_the_end())
         console.print("holdfast: starting PostgreSQL, loading what there is to book …")
         folder = stack.enter_context(site.new_folder())
         server = stack.enter_context(site.postgres(folder))
@@ -212,15 +219,6 @@ def _durability() -> dict[str, str]:
     if set(found.values()) != {"on"}:
         raise RuntimeError(f"this PostgreSQL does not keep what it says: {found}")
     return found
-
-
-@contextmanager
-def _uninterrupted_at_the_end() -> Iterator[None]:
-    """Lets a second Ctrl-C not stop the cleaning up: entered first, it is left last."""
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _say_what_is_wrong(console: Console, statuses_5xx: int, broken: list[str]) -> bool:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 A_CLIENT = 20  # streams that come from one address, as far as the site can tell
 OPENING = 30  # seconds in which all must be open
 PATIENCE = 10  # seconds for a change to reach everybody
-SEEN = re.compile(rb"[?&;]seen=([0-9a-f]+)")  # the fingerprint, in a page's HTML
+SEEN = re.compile(rb'[?&;-]seen="?([0-9a-f]+)')  # the fingerprint, in a page's HTML
 AT_ONCE = 100  # connections opened before the others are listened to again
 
 
