@@ -283,7 +283,7 @@ class _Watched:
     def note_change(self) -> None:
         """Reads it soon; not more often than that many viewers, or so large a hall, allow."""
         crowd = min(len(self.viewers) / 2000, 0.5)  # of a process some 12 % goes into telling them
-        pause = max(READ_EVERY, crowd, 10 * self.cost)
+        pause = max(READ_EVERY, crowd, min(10 * self.cost, 1))
         self.due_at = min(self.due_at, self.read_at + pause)
 
 
@@ -348,12 +348,17 @@ class Hub:
         """Sends the beat that says that it has begun; a page that shows the past is told so."""
         if self.is_listening:
             viewer.send(BEAT)
+        said: dict[int, str] = {}
         for topic in viewer.topics:
             watched = self._watched[topic]
             if watched.last is None:
                 self._wake.set()
+            elif topic[0] == "left":
+                said[topic[1]] = watched.last
             elif topic[0] == "seats" and not _is_up_to_date(viewer, watched.last):
                 viewer.send(STALE)
+        if said:
+            viewer.send(_left_event(viewer, said))
 
     # Listening
 
@@ -583,17 +588,22 @@ def _concerned(viewers: Iterable[Viewer], changed: Collection[int]) -> set[Viewe
 def _read_left(some: dict[int, _Watched]) -> None:
     slots = Slot.objects.for_list().filter(pk__in=some).annotate(lapses_at=_next_lapse())
     found = {slot.pk: slot for slot in slots}
+    fresh: dict[int, str] = {}
     for pk, watched in some.items():
         slot, before = found.get(pk), watched.last
-        if slot is None:
-            watched.last = "none"
-            if before != "none":
-                _send(watched.viewers, STALE)
-            continue
-        watched.last = live_html.left([slot])
-        watched.due_at = min(watched.due_at, time.monotonic() + _next_change(slot))
-        if before not in (None, watched.last):
-            _send(watched.viewers, make_event("left", watched.last))
+        watched.last = live_html.left([slot]) if slot else ""
+        if slot:
+            watched.due_at = min(watched.due_at, time.monotonic() + _next_change(slot))
+        if watched.last != before:
+            fresh[pk] = watched.last
+    for viewer in {viewer for pk in fresh for viewer in some[pk].viewers}:
+        viewer.send(_left_event(viewer, fresh))
+
+
+def _left_event(viewer: Viewer, said: dict[int, str]) -> bytes:
+    """One event, however long the list: what is said of its slots, or that some are no more."""
+    texts = [said[pk] for kind, pk in viewer.topics if kind == "left" and pk in said]
+    return make_event("left", "".join(texts)) if all(texts) else STALE
 
 
 def _read_times(some: dict[int, _Watched]) -> None:
@@ -606,12 +616,15 @@ def _read_times(some: dict[int, _Watched]) -> None:
         row.pop("doctor"): row.values()
         for row in slots.upcoming().order_by().values("doctor").annotate(**_until_next())
     }
+    told: set[Viewer] = set()
     for pk, watched in some.items():
         before, watched.last = watched.last, free[pk]
-        if before not in (None, watched.last):
-            _send(watched.viewers, STALE)
+        # Also at first: it may have changed since the page was drawn.
+        if before != watched.last:
+            told |= watched.viewers
         if lefts := [left.total_seconds() for left in coming.get(pk, ()) if left]:
             watched.due_at = min(watched.due_at, time.monotonic() + min(lefts))
+    _send(told, STALE)
 
 
 def _until_next() -> dict[str, Any]:
