@@ -1,17 +1,5 @@
--- What the site sends for a refusal, sold out.
--- A test keeps it so; /*value*/…/**/ stands for a value that the site sends and pgbench must make.
+-- What the site sends for a refusal, sold out, in a process that has refused somebody before.
+-- A test keeps it so. /*value*/…/**/ stands for a value that the site sends and pgbench must make.
 
 \set slot random(:first, :last)
-\set turn :first_seat + (:slot - :first) * :places + random(0, :places - 1)
-\set n random(1, 9000000000000000000)
-\set seat_pk 0
-BEGIN;
-SELECT set_config('lock_timeout', '4s', true), set_config('statement_timeout', '10s', true), set_config('idle_in_transaction_session_timeout', '15s', true);
-SELECT "slots_seat"."id" AS "pk", "slots_seat"."label" AS "label", "slots_seat"."slot_id" AS "slot_id", "slots_seat"."booking_id" AS "booking_id" FROM "slots_seat" WHERE ("slots_seat"."slot_id" = :slot AND NOT "slots_seat"."blocked" AND "slots_seat"."booking_id" IS NULL AND ABS("slots_seat"."id") >= :turn) ORDER BY ABS("slots_seat"."id") ASC LIMIT 1 FOR NO KEY UPDATE OF "slots_seat" SKIP LOCKED;
-SELECT "slots_slot"."id", "slots_slot"."doctor_id", "slots_slot"."show_id", "slots_slot"."starts_at", "slots_slot"."ends_at", "slots_slot"."opens_at", "slots_slot"."closes_at", "slots_slot"."seating", "slots_slot"."cancelled_at", "slots_slot"."cancel_reason", "slots_slot"."first_seat_id", "slots_slot"."last_seat_id", STATEMENT_TIMESTAMP() AS "now" FROM "slots_slot" WHERE "slots_slot"."id" = :slot ORDER BY "slots_slot"."starts_at" ASC, "slots_slot"."id" ASC;
-SELECT "slots_seat"."id" AS "pk", "slots_seat"."label" AS "label", "slots_seat"."slot_id" AS "slot_id", "slots_seat"."booking_id" AS "booking_id" FROM "slots_seat" WHERE ("slots_seat"."slot_id" = :slot AND NOT "slots_seat"."blocked" AND "slots_seat"."booking_id" IS NULL AND ABS("slots_seat"."id") < :turn) ORDER BY ABS("slots_seat"."id") ASC LIMIT 1 FOR NO KEY UPDATE OF "slots_seat" SKIP LOCKED;
-SELECT "slots_slot"."id", "slots_slot"."doctor_id", "slots_slot"."show_id", "slots_slot"."starts_at", "slots_slot"."ends_at", "slots_slot"."opens_at", "slots_slot"."closes_at", "slots_slot"."seating", "slots_slot"."cancelled_at", "slots_slot"."cancel_reason", "slots_slot"."first_seat_id", "slots_slot"."last_seat_id", STATEMENT_TIMESTAMP() AS "now" FROM "slots_slot" WHERE "slots_slot"."id" = :slot ORDER BY "slots_slot"."starts_at" ASC, "slots_slot"."id" ASC;
-SELECT "slots_seat"."id" AS "pk", "slots_seat"."label" AS "label", "slots_seat"."slot_id" AS "slot_id", "slots_seat"."booking_id" AS "booking_id" FROM "slots_seat" WHERE ("slots_seat"."slot_id" = :slot AND "slots_seat"."held_until" <= (STATEMENT_TIMESTAMP())) ORDER BY "slots_seat"."held_until" ASC LIMIT 1 FOR NO KEY UPDATE OF "slots_seat" SKIP LOCKED;
-SELECT "slots_slot"."id", "slots_slot"."doctor_id", "slots_slot"."show_id", "slots_slot"."starts_at", "slots_slot"."ends_at", "slots_slot"."opens_at", "slots_slot"."closes_at", "slots_slot"."seating", "slots_slot"."cancelled_at", "slots_slot"."cancel_reason", "slots_slot"."first_seat_id", "slots_slot"."last_seat_id", STATEMENT_TIMESTAMP() AS "now" FROM "slots_slot" WHERE "slots_slot"."id" = :slot ORDER BY "slots_slot"."starts_at" ASC, "slots_slot"."id" ASC;
-ROLLBACK;
 (SELECT "slots_seat"."id" AS "pk" FROM "slots_seat" WHERE ("slots_seat"."slot_id" = :slot AND NOT "slots_seat"."blocked" AND "slots_seat"."booking_id" IS NULL) ORDER BY ABS("slots_seat"."id") ASC LIMIT 1) UNION ALL (SELECT "slots_seat"."id" AS "pk" FROM "slots_seat" WHERE ("slots_seat"."slot_id" = :slot AND "slots_seat"."held_until" <= (STATEMENT_TIMESTAMP())) ORDER BY "slots_seat"."held_until" ASC LIMIT 1);

@@ -30,6 +30,7 @@ def sent_by(work: Any, *arguments: Any, **options: Any) -> list[str]:
 
     News for open pages are left out: a web process sends them for many calls at once.
     """
+    work(*arguments, **options)
     with statements.captured(connection) as sent:
         for _ in range(PREPARED):
             work(*arguments, **options)
