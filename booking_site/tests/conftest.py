@@ -26,7 +26,7 @@ IS_ROOT = os.geteuid() == 0
 @pytest.fixture(scope="session")
 def site(django_db_setup: None, django_db_blocker: object) -> Iterator[LiveSite]:
     """One gunicorn for all tests; each test makes its own data (`django_db(transaction=True)`)."""
-    with django_db_blocker.unblock(), live_site() as running:
+    with django_db_blocker.unblock(), live_site(WEB_CONCURRENCY="2") as running:
         yield running
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from django.core.management import call_command
-from django.db import connection
+from django.db import connection, transaction
 from django.test import Client
 
 from booking_site.tests.factories import SlotFactory, UserFactory
@@ -102,15 +102,28 @@ def make_lapsed(slot: Slot) -> None:
     )
 
 
-def book(slot: Slot) -> tuple[float, float]:
-    """Medians of holding and of confirming, in milliseconds."""
-    holds, confirms = [], []
+def book(slot: Slot) -> dict[str, float]:
+    """Medians in milliseconds, also of a transaction that no history can slow down: what else the
+    machine does slows it, too.
+    """
+    run("CREATE TABLE IF NOT EXISTS drill (n int)")
+    times: dict[str, list[float]] = {"hold": [], "confirm": [], "plain": []}
     for n in range(TIMES):
         held: list[Booking] = []
-        holds.append(timed(lambda held=held: held.append(lifecycle.hold(slot, quantity=1))))
         who = {"name": "Ada", "email": f"drill{n}@example.org"}
-        confirms.append(timed(lambda held=held, who=who: lifecycle.confirm(held[0], **who)))
-    return statistics.median(holds), statistics.median(confirms)
+        for what, act in {
+            "plain": commit_something,
+            "hold": lambda held=held: held.append(lifecycle.hold(slot, quantity=1)),
+            "confirm": lambda held=held, who=who: lifecycle.confirm(held[0], **who),
+        }.items():
+            times[what].append(timed(act))
+    run("DROP TABLE drill")
+    return {what: statistics.median(each) for what, each in times.items()}
+
+
+def commit_something() -> None:
+    with transaction.atomic():
+        run(*["SELECT 1"] * 4, "INSERT INTO drill VALUES (1)")
 
 
 def test_million_old_bookings_slow_nothing_down(client: Client) -> None:
@@ -120,9 +133,11 @@ def test_million_old_bookings_slow_nothing_down(client: Client) -> None:
     seconds = timed(lambda: make_history(slot)) / 1000
     tell(f"{Booking.objects.count():,} bookings made", f"{seconds:,.0f} s")
     after = book(slot)
-    for what, then, now in zip(("hold", "confirm"), before, after, strict=True):
-        tell(f"{what}, before and with them (median)", f"{then:.1f}  {now:.1f} ms")
-    assert all(now < 2 * then + 1 for then, now in zip(before, after, strict=True))
+    slower = {}
+    for what in ("plain", "hold", "confirm"):
+        tell(f"{what}, before and with them", f"{before[what]:.1f}  {after[what]:.1f} ms")
+        slower[what] = after[what] / after["plain"] / (before[what] / before["plain"])
+    assert max(slower.values()) < 2, slower
 
     desk = UserFactory(is_staff=True, is_superuser=True)
     regular = UserFactory._meta.model.objects.get(email="regular@example.org")

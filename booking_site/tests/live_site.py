@@ -82,10 +82,12 @@ def collect_static(data_dir: str) -> None:
 def live_site(*, log: IO[str] | None = None, **variables: str) -> Iterator[LiveSite]:
     """gunicorn with the site's own configuration, ended with all its workers afterwards.
 
-    What it logs goes to the file `log`, or where ours goes.
+    What it logs goes to the file `log`, or where ours goes. One worker, unless told otherwise: each
+    takes a second or two to start.
     """
     port = free_port()
-    environment = site_environment(PORT=str(port), HOST="127.0.0.1", **variables)
+    variables = {"PORT": str(port), "HOST": "127.0.0.1", "WEB_CONCURRENCY": "1"} | variables
+    environment = site_environment(**variables)
     collect_static(environment["DATA_DIR"])
     process = subprocess.Popen(
         [

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from django.core.management import call_command
 from django.test import Client
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, expect
 
+from booking_site.tests.accessibility import violations
 from booking_site.tests.factories import AppointmentFactory, SlotFactory, UserFactory
 from booking_site.tests.live_site import LiveSite, live_site
 from bookings import lifecycle
@@ -192,8 +192,7 @@ def test_pages_of_the_office_are_accessible_and_fit(office: BrowserContext) -> N
             page.emulate_media(color_scheme=scheme)
             page.set_viewport_size(dict(zip(("width", "height"), size, strict=True)))
             page.goto(path)
-            violations = Axe().run(page, options=rules).response["violations"]
-            problems = [f"{v['id']}: {v['nodes'][0]['html'][:200]}" for v in violations]
+            problems = [f"{rule}: {html}" for rule, html in violations(page, options=rules)]
             if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
                 problems.append("wider than the screen")
             if problems:

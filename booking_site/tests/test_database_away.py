@@ -10,11 +10,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
 from booking_site.embedded_postgres.server import Server
+from booking_site.tests.conftest import reachable_folder
 from booking_site.tests.crowd import Answer, ask, crowd, require_api_answer
 from booking_site.tests.live_site import BASE_DIR, LiveSite, live_site
 
@@ -27,23 +29,28 @@ print(SlotFactory(places=1000).pk)
 """
 
 
-@pytest.fixture
-def server(migrated_server: Server) -> Server:
-    return migrated_server
+@pytest.fixture(scope="module")
+def server(migrated: Path) -> Iterator[Server]:
+    """With the site's tables; each test leaves it running."""
+    with reachable_folder() as folder:
+        subprocess.run(["cp", "-a", migrated, folder / "data"], check=True)
+        server = Server(folder / "data")
+        server.ensure_running()
+        yield server
+        server.stop_if_unused()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def variables(server: Server) -> dict[str, str]:
     """The environment of a site on a server of its own, which the tests may kill."""
-    server.ensure_running()
     return {
         "DATABASE_URL": f"postgres://holdfast@/holdfast?host={quote(str(server.socket_dir))}",
         "DATA_DIR": str(server.data_dir),
     }
 
 
-@pytest.fixture
-def slot(variables: dict[str, str], django_db_blocker: object) -> int:
+@pytest.fixture(scope="module")
+def slot(variables: dict[str, str]) -> int:
     """The id of one with 1,000 places, in that site's migrated database."""
     made = subprocess.run(
         [sys.executable, "manage.py", "shell", "--verbosity=0", "-c", MAKE_SLOT],
@@ -55,7 +62,7 @@ def slot(variables: dict[str, str], django_db_blocker: object) -> int:
     return int(made.stdout)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def own_site(variables: dict[str, str], slot: int) -> Iterator[LiveSite]:
     with live_site(**variables, WEB_CONCURRENCY="2") as site:
         yield site
@@ -166,3 +173,5 @@ def test_bundled_database_killed_is_started_again_by_the_site_itself(
         assert get(f"{site.url}/")[0] == 200
         kill_postmaster(server)
         assert site.wait_until_answers("/") < 15
+    server.forget()
+    server.ensure_running()

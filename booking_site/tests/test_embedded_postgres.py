@@ -309,8 +309,8 @@ def test_eight_processes_start_one_server(folder: Path) -> None:
     assert postmasters(folder) == []
 
 
-def test_the_last_one_out_stops_it(folder: Path) -> None:
-    first, last = (start_python(WORKER, folder / "data") for _ in range(2))
+def test_the_last_one_out_stops_it(server: Server, folder: Path) -> None:
+    first, last = (start_python(WORKER, server.data_dir) for _ in range(2))
     pids = [int(worker.stdout.readline()) for worker in (first, last)]
     say_goodbye(first)
     assert postmasters(folder) == pids[:1] == pids[1:]
@@ -318,8 +318,8 @@ def test_the_last_one_out_stops_it(folder: Path) -> None:
     assert processes_in(folder) == []
 
 
-def test_a_killed_user_does_not_count(folder: Path) -> None:
-    killed, last = (start_python(WORKER, folder / "data") for _ in range(2))
+def test_a_killed_user_does_not_count(server: Server, folder: Path) -> None:
+    killed, last = (start_python(WORKER, server.data_dir) for _ in range(2))
     for worker in (killed, last):
         worker.stdout.readline()
     killed.kill()
@@ -375,15 +375,19 @@ if not child_outlives:
 """
 
 
-def test_child_that_leaves_first_does_not_stop_its_parents_server(folder: Path) -> None:
+def test_child_that_leaves_first_does_not_stop_its_parents_server(
+    server: Server, folder: Path
+) -> None:
     for use in ("uses", "ignores"):
-        worker = start_python(FORK, folder / "data", use, "leaves")
+        worker = start_python(FORK, server.data_dir, use, "leaves")
         assert say_goodbye(worker) == "child done\nparent done\n"
         assert processes_in(folder) == []
 
 
-def test_child_that_outlives_its_parent_keeps_the_server_it_uses(folder: Path) -> None:
-    worker = start_python(FORK, folder / "data", "uses", "outlives")
+def test_child_that_outlives_its_parent_keeps_the_server_it_uses(
+    server: Server, folder: Path
+) -> None:
+    worker = start_python(FORK, server.data_dir, "uses", "outlives")
     worker.wait(20)
     assert len(postmasters(folder)) == 1
     output, errors = worker.communicate(timeout=20)
@@ -391,17 +395,17 @@ def test_child_that_outlives_its_parent_keeps_the_server_it_uses(folder: Path) -
     assert processes_in(folder) == []
 
 
-def test_child_that_ignores_the_server_does_not_keep_it(folder: Path) -> None:
-    worker = start_python(FORK, folder / "data", "ignores", "outlives")
+def test_child_that_ignores_the_server_does_not_keep_it(server: Server, folder: Path) -> None:
+    worker = start_python(FORK, server.data_dir, "ignores", "outlives")
     worker.wait(20)
     assert processes_in(folder) == []
     assert worker.communicate(timeout=20)[0] == "child done\n"
 
 
-def test_server_does_not_hold_its_callers_pipes(folder: Path) -> None:
+def test_server_does_not_hold_its_callers_pipes(server: Server, folder: Path) -> None:
     code = WORKER.replace("sys.stdin.read()", "os._exit(0)")
     subprocess.run(
-        [sys.executable, "-c", code, str(folder / "data")],
+        [sys.executable, "-c", code, str(server.data_dir)],
         cwd=REPOSITORY,
         capture_output=True,
         timeout=20,
@@ -789,8 +793,8 @@ print("fine" if longest < 0.5 else f"the hub stood still for {longest:.1f} s")
 
 
 @pytest.mark.parametrize("way", ["plain", "pool", "gevent"])
-def test_through_django(folder: Path, way: str) -> None:
-    worker = start_python(DJANGO, way, folder / "data")
+def test_through_django(server: Server, folder: Path, way: str) -> None:
+    worker = start_python(DJANGO, way, server.data_dir)
     assert say_goodbye(worker) == "fine\n"
     assert processes_in(folder) == []
 

@@ -36,7 +36,7 @@ NOT_HELD = re.compile("^Nothing is held for you.")
 @pytest.fixture(scope="module")
 def site(django_db_setup: None, django_db_blocker: object) -> Iterator[LiveSite]:
     """With one worker, so that it is the one at work who is killed."""
-    with django_db_blocker.unblock(), live_site(WEB_CONCURRENCY="1", LOG_LEVEL="WARNING") as site:
+    with django_db_blocker.unblock(), live_site(LOG_LEVEL="WARNING") as site:
         yield site
 
 
