@@ -45,6 +45,7 @@ TELL_EVERY = 0.1  # seconds, at most, in a web process
 MOST_BYTES = 7900  # of one NOTIFY; PostgreSQL takes 7,999
 BEAT_EVERY = 15  # seconds
 READ_EVERY = 0.1  # seconds, at most, of one slot
+READ_AT_LEAST = 0.5  # seconds after a change
 RETRY_EVERY = 60  # seconds, where LISTEN does not work
 TEST_EVERY = 30  # seconds without news, until the listening connection is tried
 TEST_WAIT = 5  # seconds for the answer
@@ -282,8 +283,10 @@ class _Watched:
 
     def note_change(self) -> None:
         """Reads it soon; not more often than that many viewers, or so large a hall, allow."""
-        crowd = min(len(self.viewers) / 2000, 0.5)  # of a process some 12 % goes into telling them
-        pause = max(READ_EVERY, crowd, min(10 * self.cost, 1))
+        # Of a process some 12 % may go into telling crowds, a tenth into reading large halls. Yet
+        # never longer than READ_AT_LEAST: the time it took is also that of a busy machine.
+        wished = max(READ_EVERY, len(self.viewers) / 2000, 10 * self.cost)
+        pause = min(wished, READ_AT_LEAST)
         self.due_at = min(self.due_at, self.read_at + pause)
 
 
