@@ -153,7 +153,8 @@ class Picture:
     def has_same_plan(self, before: "Picture") -> bool:
         """Whether the one becomes the other when single seats and counts are exchanged."""
         same = self.phase == before.phase and _times(self.slot) == _times(before.slot)
-        return same and self.seats is before.seats and self.capacity == before.capacity
+        has_grown = not self.slot.is_numbered and self.capacity != before.capacity
+        return same and self.seats is before.seats and not has_grown
 
 
 def _times(slot: Slot) -> tuple:

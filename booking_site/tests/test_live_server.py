@@ -111,10 +111,11 @@ def test_command_that_ends_what_was_called_off_reaches_lists(site: LiveSite) -> 
     """`expire_holds`, which finishes what a kill has left half done."""
     appointment = AppointmentFactory()
     lifecycle.confirm(lifecycle.hold(appointment, quantity=1), email="a@example.org")
-    with streams(site, f"/live?slot={appointment.pk}&doctor={appointment.doctor_id}") as opened:
+    with streams(site, f"/live?slot={appointment.pk}") as opened:
         Slot.objects.filter(pk=appointment.pk).update(cancelled_at=Now())
         call_command("expire_holds", verbosity=0)
-        assert {stream.next() for stream in opened} == {("stale", "data: ")}
+        skip = ("beat", "left")  # what a list says when it begins
+        assert {stream.next(skip=skip) for stream in opened} == {("stale", "data: ")}
 
 
 def test_lapse_reaches_the_pages_without_anybody_doing_anything(site: LiveSite) -> None:
