@@ -90,7 +90,7 @@ def _measure(console: Console, arguments: argparse.Namespace) -> bool:
         run = _Run(console, bench, arguments.only or NAMES, is_full=is_full)
         scenarios, more = run.all()
         found |= {"quick": arguments.quick, "scenarios": scenarios, "more": more}
-        found["invariants"] = run.broken or "all hold"
+        found["invariants"] = bench.broken or "all hold"
         goals = results.goals(scenarios, more)
         found["goals"] = [goal._asdict() for goal in goals]
 
@@ -100,7 +100,7 @@ def _measure(console: Console, arguments: argparse.Namespace) -> bool:
             FIGURE.write_text(chart.draw(points))
         path = results.write(found)
         console.print(f"\nWritten to {path.relative_to(site.BASE_DIR)}.", highlight=False)
-        return _say_what_is_wrong(console, bench.statuses_5xx, run.broken)
+        return _say_what_is_wrong(console, bench.statuses_5xx, bench.broken)
 
 
 class _Run:
@@ -108,7 +108,6 @@ class _Run:
 
     def __init__(self, console: Console, bench: Any, names: list[str], *, is_full: bool) -> None:
         self.console, self.bench, self.names, self.is_full = console, bench, names, is_full
-        self.broken: list[str] = []  # invariants
 
     def all(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The scenarios by name, and what only full runs measure."""
@@ -124,7 +123,7 @@ class _Run:
             self.task = self.progress.add_task("", total=steps)
             scenarios = self._scenarios()
             more = self._more() if self.is_full else {}
-            self._step("invariants", self._check)
+            self._step("invariants", self.bench.check, "everything")
         return scenarios, more
 
     def _scenarios(self) -> dict[str, Any]:
@@ -160,6 +159,7 @@ class _Run:
 
         inventory.give_back()
         figures = self.bench.load(scenario, clients=clients)
+        self.bench.check(f"{clients} clients")
         inventory.give_back()
         limit = self.bench.pgbench("hold_any", self.bench.stock.spread, clients)
         return figures | {"clients": clients, "limit_per_s": limit}
@@ -173,13 +173,6 @@ class _Run:
         result = work(*arguments)
         self.progress.advance(self.task)
         return result
-
-    def _check(self) -> None:
-        from bookings import invariants
-
-        with invariants.snapshot():
-            breaches, _ = invariants.check()
-        self.broken += [f"{breach.invariant.name}: {breach.examples[:3]}" for breach in breaches]
 
 
 def _prepare(stack: ExitStack, folder: Path) -> Any:

@@ -11,6 +11,7 @@ from bench.inventory import Inventory
 from bench.site import Gunicorn
 from bench.streams import Probe, streams
 from booking_site.embedded_postgres.server import Server
+from bookings import invariants
 
 CLIENTS = 32
 STREAMS = 2_000
@@ -57,7 +58,8 @@ class Bench:
     stock: Inventory
     folder: Path
     pace: Pace
-    statuses_5xx: int = field(default=0)
+    statuses_5xx: int = 0
+    broken: list[str] = field(default_factory=list)  # invariants, and after what
 
     # ── The scenarios ─────────────────────────────────────────────────────────────────────────────
 
@@ -144,6 +146,7 @@ class Bench:
             inventory.give_back()
         figures = self.load(scenario)
         if scenario.books:
+            self.check(scenario.name)
             inventory.give_back()
         figures["limit_per_s"] = scenario.limit()
         if scenario.name == "hold_spread":
@@ -173,6 +176,14 @@ class Bench:
             figures["free_refused"] = len(free)
         return figures
 
+    def check(self, after: str) -> None:
+        """Recounts all invariants while what the site has just booked is still there."""
+        with invariants.snapshot():
+            breaches, _ = invariants.check()
+        self.broken += [
+            f"{each.invariant.name} after {after}: {each.examples}" for each in breaches
+        ]
+
     def fill(self) -> dict[str, Any]:
         """Sells a slot to its last place; how fast at first and at last."""
         ask = ("fill", self.stock.filling)
@@ -180,6 +191,7 @@ class Bench:
         load = self._wrk(self.site, *ask, seconds=120)
         sold = sum(answer.outcome == "201" for answer in load.all)
         tenths = load.tenths({"201"})
+        self.check("fill")
         inventory.give_back()
         return {"sold": sold, "of": inventory.FILLING, "tenths": tenths}
 
@@ -204,6 +216,7 @@ class Bench:
             probe.stop()
             broken = opened.broken
         self.site.wait_until_idle()
+        self.check("live_2000")
         inventory.give_back()
         delays = [seconds * 1000 for seconds in probe.delays]
         errors = figures["errors"] + named_with["errors"] + probe.missed + broken
