@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypedDict
 from django.utils.html import escape
 from django.utils.safestring import SafeString
 
+from booking_site.prepared import prepared, select, send
 from slots.models import LETTERS, Seat, Slot
 
 YOURS = "YOURS"
@@ -185,8 +186,7 @@ class SeatMap:
 
 def load(slot: Slot, *, can_choose: bool = False) -> SeatMap:
     """The plan as everybody sees it: one query. `can_choose`: free seats can be ticked."""
-    fields = [field for field in SeatRow._fields if field not in ("state", "booking_id")]
-    rows = slot.seats.with_state().order_by("id").values_list(*fields, "state", "booking_id")
+    [rows] = send(_read_seats(slot=slot.pk))
     seats = [SeatRow._make(row) for row in rows]
     return SeatMap(
         seats=seats,
@@ -194,6 +194,13 @@ def load(slot: Slot, *, can_choose: bool = False) -> SeatMap:
         can_choose=can_choose,
         states="".join([LETTERS[seat.state] for seat in seats]),
     )
+
+
+@prepared
+def _read_seats(*, slot: int) -> Any:
+    fields = [field for field in SeatRow._fields if field not in ("state", "booking_id")]
+    seats = Seat.objects.filter(slot=slot).with_state().order_by("id")
+    return select(seats.values_list(*fields, "state", "booking_id"))
 
 
 def _count(seats: Iterable[SeatRow]) -> dict[str, int]:

@@ -306,13 +306,19 @@ def slot_context(request: HttpRequest, slot_id: int, selected: Collection[int] =
 
 
 def _own_bookings(holder: Holder, slot_id: int) -> list[Booking]:
-    """One query; none for who has never booked, which is most, and for whom to write it takes
-    longer than all the rest.
-    """
+    """One query; none for who comes for the first time."""
     if not (holder.user or holder.session_key):
         return []
-    mine = Booking.objects.of_holder(user=holder.user, session_key=holder.session_key)
-    return list(mine.for_slot(slot_id))
+    user = holder.user.pk if holder.user else None
+    key = holder.session_key or None
+    [found] = send(_find_own(user=user, session_key=key, slot=slot_id))
+    return found
+
+
+@prepared
+def _find_own(*, user: int | None, session_key: str | None, slot: int) -> Any:
+    mine = Booking.objects.of_holder(user=user, session_key=session_key or "")
+    return select(mine.for_slot(slot))
 
 
 @dataclass(frozen=True)
