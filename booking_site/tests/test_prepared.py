@@ -534,11 +534,14 @@ def test_interrupt_ends_the_statement_and_the_connection_is_kept(server: Connect
 
 def test_abandoned_trip_closes_its_connection(server: Connection) -> None:
     """A greenlet that is killed while it waits never comes back to read the rest."""
+    pid = server.info.backend_pid
     talk = prepared._converse(server, [sleep(text="for a minute")])
     next(talk)
     talk.close()
     assert server.closed
     connection.close()
+    with connection.cursor() as cursor:  # PostgreSQL would sleep on
+        cursor.execute("SELECT pg_terminate_backend(%s)", [pid])
 
 
 def test_beyond_so_many_they_are_sent_as_they_are(
