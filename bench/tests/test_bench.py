@@ -375,6 +375,25 @@ def test_a_free_seat_that_was_refused_is_a_goal_missed() -> None:
     assert verdicts(results.goals(scenarios, {}))["no free seat is refused"] is False
 
 
+@pytest.mark.parametrize(
+    ("streams", "missed", "arrival", "are_met"),
+    [
+        (2000, 0, 400.0, [True, True, True]),
+        (2000, 0, 1400.0, [True, True, False]),
+        (2000, 9, 400.0, [True, True, False]),  # those that arrived were quick
+        (566, 0, 400.0, [False, False, False]),
+        (0, 0, None, [False, False, False]),
+    ],
+)
+def test_fewer_streams_or_lost_news_meet_no_goal(
+    streams: int, missed: int, arrival: float | None, are_met: list[bool]
+) -> None:
+    beside = {"named_ok_per_s": 95, "named_alone_per_s": 100, "streams": streams}
+    beside |= {"probes_missed": missed, "arrival_p99_ms": arrival}
+    found = results.goals({"live_2000": results.combine([run(950, 0) | beside])}, {})
+    assert [goal.is_met for goal in found if goal.is_met is not None] == are_met
+
+
 def test_full_runs_have_goals_of_their_own() -> None:
     more = {
         "clients": [{"ok_per_s": 100, "errors": 0}, {"ok_per_s": 80, "errors": 0}],
