@@ -17,7 +17,6 @@ from pydantic import AfterValidator, WithJsonSchema, model_validator
 from accounts import tokens
 from booking_site.fields import Id, IdInUrl, Pages, Text, as_in, storable
 from booking_site.openapi import refuses
-from booking_site.prepared import prepared, select, send
 from booking_site.problems import invalid_fields
 from bookings import browser, lifecycle
 from bookings.access import (
@@ -27,7 +26,7 @@ from bookings.access import (
     is_staff_of_others,
     load_booking,
 )
-from bookings.errors import InvalidRequest, SweeperRunning
+from bookings.errors import InvalidRequest, SlotGone, SweeperRunning
 from bookings.forms import DetailsForm
 from bookings.models import BOOKING_WAS_REFUSED, Booking
 from bookings.search import search_bookings
@@ -37,6 +36,7 @@ router = Router(tags=["Bookings"])
 office = Router(tags=["Office"])
 
 KEY = re.compile(r"[ -~]{16,200}")
+NO_SUCH_SLOT = "There is no slot with this id."
 HOLDS_A_BATCH = 500
 BATCHES_A_REQUEST = 10
 MOST_SEATS = settings.MAX_SEATS_PER_BOOKING
@@ -323,15 +323,10 @@ def reschedule(request: HttpRequest, booking_id: uuid.UUID, wish: SeatsIn) -> Ht
 
 
 def _find_slot(pk: int) -> Slot:
-    [found] = send(_read_slot(pk=pk))
-    if not found:
-        raise Http404("There is no slot with this id.")
-    return found[0]
-
-
-@prepared
-def _read_slot(*, pk: int) -> Any:
-    return select(Slot.objects.filter(pk=pk))
+    slot = lifecycle.find_slot(pk)
+    if slot is None:
+        raise Http404(NO_SUCH_SLOT)
+    return slot
 
 
 @contextmanager
@@ -339,6 +334,8 @@ def _naming_field(wish: SeatsIn) -> Iterator[None]:
     """What the lifecycle finds wrong with a wish is wrong with the field that was given."""
     try:
         yield
+    except SlotGone:
+        raise Http404(NO_SUCH_SLOT) from None
     except InvalidRequest as error:
         field = "quantity" if wish.seat_ids is None else "seat_ids"
         raise invalid_fields({field: [str(error)]}) from error

@@ -57,6 +57,10 @@ class SlotClosed(BookingError):
     message = "This can no longer be booked or changed."
 
 
+class SlotGone(SlotClosed):
+    """The slot has been deleted."""
+
+
 class AccountGone(WrongState):
     """Somebody has deleted the account while it was booking."""
 

@@ -12,7 +12,7 @@ from typing import Any
 from django.db.models import Q
 
 from booking_site.prepared import Statement, prepared, select, send
-from bookings.errors import InvalidRequest, SeatsTaken, SlotClosed, TooFew
+from bookings.errors import InvalidRequest, SeatsTaken, SlotGone, TooFew
 from bookings.models import Booking
 from slots.models import SEAT_IS_AVAILABLE, Seat, Slot
 
@@ -105,19 +105,20 @@ def lock_seats(
     """Locks the seats for a hold; returns them, in id order, and the slot as read after that.
 
     `first` are statements that go before the first one, in its round trip.
-    Raises SeatsTaken, InvalidRequest, SlotClosed if the slot is gone, or TooFew of any n.
+    Raises SlotGone, SeatsTaken, InvalidRequest, or TooFew of any n.
     """
     if seat_ids is None:
         return lock_any(slot, quantity, wait=wait, first=first)
     locks = _lock_named(pks=tuple(seat_ids)), read_slot(pk=slot.pk)
     *_, locked, found = send(*first, *locks)
-    return _require_named(slot, seat_ids, locked), require_slot(found)
+    fresh = require_slot(found)
+    return _require_named(slot, seat_ids, locked), fresh
 
 
 def require_slot(found: list[Slot]) -> Slot:
-    """What `read_slot` has found. Raises SlotClosed if that is nothing."""
+    """What `read_slot` has found. Raises SlotGone if that is nothing."""
     if not found:
-        raise SlotClosed
+        raise SlotGone
     return found[0]
 
 
@@ -178,17 +179,18 @@ def _top_up(
         lambda most, mine: _lock_free_before(most, slot=slot.pk, start=start, mine=mine),
         lambda most, mine: _lock_lapsed(most, slot=slot.pk, mine=mine),
     ]
-    found: list[Slot] = []
+    found: list[Slot] | None = None
     for search in searches:
         if missing := quantity - len(seats):
             mine = tuple(seat.pk for seat in seats) or None
             *_, more, found = send(*first, search(missing, mine), read)
             seats, first = seats + more, ()
+    if found is None:
+        [found] = send(*first, read)
+    fresh = require_slot(found)
     if len(seats) < quantity:
         raise TooFew
-    if not found:
-        [found] = send(*first, read)
-    return sorted(seats, key=lambda seat: seat.pk), require_slot(found)
+    return sorted(seats, key=lambda seat: seat.pk), fresh
 
 
 @prepared
@@ -234,6 +236,10 @@ def lock_swap(
 
 
 def count_left(slot: Slot, enough: int, own: Booking | None) -> int:
-    """How many seats look free or lapsed, locked or not, or are one's own; enough is enough."""
-    [seats] = send(_see_left(enough, slot=slot.pk, own=own and own.pk))
+    """How many seats look free or lapsed, locked or not, or are one's own; enough is enough.
+
+    Raises SlotGone.
+    """
+    seats, found = send(_see_left(enough, slot=slot.pk, own=own and own.pk), read_slot(pk=slot.pk))
+    require_slot(found)
     return len(seats)

@@ -337,7 +337,8 @@ def lives(pid: int) -> bool:
     """Return whether the process lives. Unlike `exists`, a killed one that awaits its parent's
     notice does not: in a container nobody may ever take it. Costs some 20 µs."""
     try:
-        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            state = file.read().rpartition(b")")[2].split()[0]
     except OSError:  # another system, or a /proc that shows us only our own
         return exists(pid)
     return state not in (b"Z", b"X")

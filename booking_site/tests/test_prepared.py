@@ -23,10 +23,10 @@ from booking_site.prepared import function, insert, select, send, update
 from booking_site.tests.factories import SlotFactory
 from booking_site.tests.races import lapse
 from bookings import lifecycle, seat_locks
-from bookings.errors import KeyReused, SeatsTaken, SoldOut, TooManyHolds
+from bookings.errors import KeyReused, SeatsTaken, SlotGone, SoldOut, TooManyHolds
 from bookings.lifecycle import Holder
 from bookings.models import Booking, BookingEvent
-from slots import live
+from slots import inventory, live
 from slots.models import Seat, Slot
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -40,6 +40,7 @@ ONE, OTHER = uuid.uuid4(), uuid.uuid4()
 @pytest.fixture(autouse=True)
 def _nothing_was_sold_out() -> None:
     lifecycle._lately_sold_out.clear()
+    lifecycle._seen.clear()
 
 
 @pytest.fixture
@@ -277,6 +278,26 @@ def test_slot_to_be_held_is_found(slot: Slot, trips: list[int]) -> None:
     assert (found, lifecycle.find_slot(slot.pk + 1)) == (slot, None)
     assert lifecycle.hold(found, quantity=1).slot == slot
     assert trips == [1, 1, 3, 2]
+    assert lifecycle.find_slot(slot.pk) == slot
+    assert trips == [1, 1, 3, 2]  # it is known by now
+
+
+def test_slot_that_was_known_and_is_gone_is_said_to_be_gone(slot: Slot) -> None:
+    lifecycle.cancel(lifecycle.hold(slot, quantity=1))
+    Booking.objects.all().delete()
+    inventory.delete_slot(slot)
+    for seats in ({"quantity": 1}, {"seat_ids": [slot.first_seat_id]}):
+        known = lifecycle._seen.setdefault(slot.pk, slot)
+        with pytest.raises(SlotGone):
+            lifecycle.hold(known, **seats)
+        assert lifecycle.find_slot(slot.pk) is None
+
+
+def test_slot_that_is_sold_out_and_gone_is_said_to_be_gone(slot: Slot) -> None:
+    lifecycle._lately_sold_out.add(slot.pk)
+    inventory.delete_slot(slot)
+    with pytest.raises(SlotGone):
+        lifecycle.hold(slot, quantity=1)
 
 
 # ── What decides about a plan ─────────────────────────────────────────────────────────────────────
