@@ -58,11 +58,16 @@ MOST_WATCHED = 100  # by one list
 @require_safe
 def home(request: HttpRequest) -> HttpResponse:
     def read() -> dict[str, Any]:
-        dates, times = Slot.objects.upcoming(), Slot.objects.bookable()
-        shows = [s for s in Show.objects.with_next(dates)[: SHOWS_AT_HOME + 1] if s.next_at]
-        doctors = [d for d in Doctor.objects.with_next(times)[: DOCTORS_AT_HOME + 1] if d.next_at]
-        _attach_slots(shows, dates, 1)
-        _attach_slots(doctors, times, NEXT_TIMES)
+        found = send(
+            _soonest(Show, SHOWS_AT_HOME + 1),
+            _soonest(Doctor, DOCTORS_AT_HOME + 1),
+        )
+        shows, doctors = ([one for one in some if one.next_at] for some in found)
+        for some, most in ((shows, 1), (doctors, NEXT_TIMES)):
+            if some:
+                pks = tuple(one.pk for one in some)
+                [slots] = send(_next_slots(type(some[0]), most, pks=pks))
+                _attach(some, slots)
         return {
             "shows": shows[:SHOWS_AT_HOME],
             "doctors": doctors[:DOCTORS_AT_HOME],
@@ -73,6 +78,21 @@ def home(request: HttpRequest) -> HttpResponse:
         }
 
     return render_list(request, "slots/home.html", "slots/_home.html", read)
+
+
+def _coming(model: type[Doctor] | type[Show]) -> SlotQuerySet:
+    """Of shows every date is of interest, of doctors the free times."""
+    return Slot.objects.upcoming() if model is Show else Slot.objects.bookable()
+
+
+@prepared
+def _soonest(model: type[Doctor] | type[Show], most: int) -> Any:
+    return select(model.objects.with_next(_coming(model))[:most])
+
+
+@prepared
+def _next_slots(model: type[Doctor] | type[Show], most: int, *, pks: tuple[int, ...]) -> Any:
+    return select(model.objects.filter(pk__in=pks).next_slots(_coming(model), most))
 
 
 @require_safe
@@ -443,10 +463,14 @@ def paginate(request: HttpRequest, items: QuerySet, size: int) -> Page:
 
 def _attach_slots(subjects: list[Doctor] | list[Show], slots: SlotQuerySet, most: int) -> None:
     """Gives each of the doctors, or shows, its `next_slots`: one query."""
-    by_subject: dict[int, list[Slot]] = {subject.pk: [] for subject in subjects}
     if subjects:
-        some = type(subjects[0]).objects.filter(pk__in=by_subject)
-        for slot in some.next_slots(slots, most):
-            by_subject[slot.subject.pk].append(slot)
+        some = type(subjects[0]).objects.filter(pk__in=[subject.pk for subject in subjects])
+        _attach(subjects, some.next_slots(slots, most))
+
+
+def _attach(subjects: list[Doctor] | list[Show], slots: Iterable[Slot]) -> None:
+    by_subject: dict[int, list[Slot]] = {subject.pk: [] for subject in subjects}
+    for slot in slots:
+        by_subject[slot.subject.pk].append(slot)
     for subject in subjects:
         subject.next_slots = by_subject[subject.pk]
