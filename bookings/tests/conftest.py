@@ -5,6 +5,7 @@ import pytest
 from booking_site.tests.database import quick_database  # noqa: F401
 from booking_site.tests.mails import mails_are_queued  # noqa: F401
 from bookings import lifecycle, refusals
+from slots import live
 
 
 @pytest.fixture(autouse=True)
@@ -15,3 +16,10 @@ def _refusals_of_this_test_only() -> Iterator[None]:
     lifecycle._seen.clear()
     yield
     refusals._waiting.clear()
+
+
+@pytest.fixture(autouse=True)
+def _news_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is told of seats waits to be sent, as in a web process: it costs no query."""
+    monkeypatch.setattr(live._outbox, "has_writer", True)
+    monkeypatch.setattr(live._outbox, "_topics", set())
