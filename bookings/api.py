@@ -176,11 +176,10 @@ def hold(
     request: HttpRequest, wish: BookingIn, key: IdempotencyKey | None = KEY_HEADER
 ) -> HttpResponse:
     """Holds seats until `expires_at`, for whoever is logged in, or a guest."""
-    slot = _find_slot(wish.slot)
     count_hold(request, key)
     with _naming_field(wish):
         booking = lifecycle.hold(
-            slot,
+            Slot(pk=wish.slot),
             **wish.wish,
             holder=browser.holder_of(request),
             idempotency_key=key,
@@ -312,21 +311,13 @@ def reschedule(request: HttpRequest, booking_id: uuid.UUID, wish: SeatsIn) -> Ht
     Some may be the same, and there may be more or fewer. A hold ends when it would have ended.
     """
     booking = load_booking(request, booking_id, to="cancel")
-    slot = _find_slot(wish.slot)
     if booking.state == Booking.Status.CONFIRMED and booking.email:
         count_mail(request, booking.email)
     with _naming_field(wish):
         moved = lifecycle.reschedule(
-            booking, slot=slot, **wish.wish, actor=browser.holder_of(request)
+            booking, slot=Slot(pk=wish.slot), **wish.wish, actor=browser.holder_of(request)
         )
     return _answer(moved)
-
-
-def _find_slot(pk: int) -> Slot:
-    slot = lifecycle.find_slot(pk)
-    if slot is None:
-        raise Http404(NO_SUCH_SLOT)
-    return slot
 
 
 @contextmanager

@@ -71,7 +71,6 @@ from bookings.errors import (
     SeatsTaken,
     SlotBusy,
     SlotClosed,
-    SlotGone,
     SoldOut,
     SweeperRunning,
     TooFew,
@@ -84,7 +83,6 @@ from bookings.seat_locks import (
     lock_own_seats,
     lock_seats,
     lock_swap,
-    read_slot,
     read_whole_slot,
     require_slot,
 )
@@ -119,28 +117,6 @@ SYSTEM = "system"
 # ── hold ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-# Slots as this process saw them when it last held seats of them. To hold more it needs of a slot no
-# more than where its seats begin and end, which is a hint; all else it reads after the locks.
-_seen: dict[int, Slot] = {}
-MOST_SEEN = 10_000
-
-
-def find_slot(pk: int) -> Slot | None:
-    """A slot to be held, as far as known: it may have been changed or deleted since. No query if
-    this process has held seats of it; else one.
-    """
-    if slot := _seen.get(pk):
-        return slot
-    [found] = send(read_slot(pk=pk))
-    return found[0] if found else None
-
-
-def _remember(slot: Slot) -> None:
-    if len(_seen) >= MOST_SEEN and slot.pk not in _seen:
-        _seen.clear()
-    _seen[slot.pk] = slot
-
-
 def hold(
     slot: Slot,
     *,
@@ -157,7 +133,8 @@ def hold(
     With an idempotency key that has been used for the same request: that booking, in its present
     state. `booking.is_new` tells the two apart.
 
-    What is returned has all that `Booking.objects.for_page().with_seats()` adds.
+    What is returned has all that `Booking.objects.for_page().with_seats()` adds. Of `slot` only the
+    key is looked at: what else there is of it is read after the locks.
 
     Locks the seats it takes. Seven queries, BEGIN and COMMIT included, in three round trips; for a
     holder who is known two more, in one, to count what is held.
@@ -198,12 +175,9 @@ def hold(
             _require_left(slot, quantity)
         booking = _with_seats(attempt, slot, quantity, any_seats=seat_ids is None)
         live.tell(booking.slot)
-        _remember(booking.slot)
         booking.is_new = True
         return booking
     except BookingError as refusal:
-        if isinstance(refusal, SlotGone):
-            _seen.pop(slot.pk, None)
         if earlier := _find_by_key(idempotency_key, holder, digest):
             return earlier
         if isinstance(refusal, SoldOut | SeatsTaken):

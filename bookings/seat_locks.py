@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from django.db.models import Q
+from django.db.models import F, Q, Subquery, Value
 
 from booking_site.prepared import Statement, prepared, select, send
 from bookings.errors import InvalidRequest, SeatsTaken, SlotGone, TooFew
@@ -47,12 +47,22 @@ def _lock_named(*, pks: tuple[int, ...]) -> Any:
 # on, so that a crowd spreads and nobody wades through what others took.
 
 
-def _free_from(slot: int, start: int) -> Any:
-    return Seat.objects.filter(slot=slot).free().in_turn().filter(turn__gte=start)
+PARTS = 2**20
 
 
-def _free_before(slot: int, start: int) -> Any:
-    return Seat.objects.filter(slot=slot).free().in_turn().filter(turn__lt=start)
+def _place(slot: int, at: int) -> Subquery:
+    """So many PARTS of the way from the first of the slot's seats to the last."""
+    first, last = F("first_seat_id"), F("last_seat_id")
+    slots = Slot.objects.filter(pk=slot).order_by()
+    return Subquery(slots.values_list(first + (last - first) * Value(at) / Value(PARTS)))
+
+
+def _free_from(slot: int, at: int) -> Any:
+    return Seat.objects.filter(slot=slot).free().in_turn().filter(turn__gte=_place(slot, at))
+
+
+def _free_before(slot: int, at: int) -> Any:
+    return Seat.objects.filter(slot=slot).free().in_turn().filter(turn__lt=_place(slot, at))
 
 
 def _lapsed(slot: int) -> Any:
@@ -67,13 +77,13 @@ def _unlocked(seats: Any, most: int, mine: tuple[int, ...] | None) -> Any:
 
 
 @prepared
-def _lock_free_from(most: int, *, slot: int, start: int, mine: tuple[int, ...] | None) -> Any:
-    return _unlocked(_free_from(slot, start), most, mine)
+def _lock_free_from(most: int, *, slot: int, at: int, mine: tuple[int, ...] | None) -> Any:
+    return _unlocked(_free_from(slot, at), most, mine)
 
 
 @prepared
-def _lock_free_before(most: int, *, slot: int, start: int, mine: tuple[int, ...] | None) -> Any:
-    return _unlocked(_free_before(slot, start), most, mine)
+def _lock_free_before(most: int, *, slot: int, at: int, mine: tuple[int, ...] | None) -> Any:
+    return _unlocked(_free_before(slot, at), most, mine)
 
 
 @prepared
@@ -150,16 +160,16 @@ def lock_any(
 
 def find_candidates(slot: Slot, quantity: int) -> list[int]:
     """Ids of seats that look free or lapsed, locked by somebody or not."""
-    start = _anywhere(slot)
+    at = _anywhere()
     ids: list[int] = []
-    for seats in (_free_from(slot.pk, start), _free_before(slot.pk, start), _lapsed(slot.pk)):
+    for seats in (_free_from(slot.pk, at), _free_before(slot.pk, at), _lapsed(slot.pk)):
         if len(ids) < quantity:
             ids += seats.values_list("pk", flat=True)[: quantity - len(ids)]
     return ids
 
 
-def _anywhere(slot: Slot) -> int:
-    return random.randint(slot.first_seat_id, slot.last_seat_id)
+def _anywhere() -> int:
+    return random.randint(0, PARTS)
 
 
 def _top_up(
@@ -173,10 +183,10 @@ def _top_up(
 
     Returns them all in id order, and what `read` says of the slot after that.
     """
-    start = _anywhere(slot)
+    at = _anywhere()
     searches: list[Callable[..., Statement]] = [
-        lambda most, mine: _lock_free_from(most, slot=slot.pk, start=start, mine=mine),
-        lambda most, mine: _lock_free_before(most, slot=slot.pk, start=start, mine=mine),
+        lambda most, mine: _lock_free_from(most, slot=slot.pk, at=at, mine=mine),
+        lambda most, mine: _lock_free_before(most, slot=slot.pk, at=at, mine=mine),
         lambda most, mine: _lock_lapsed(most, slot=slot.pk, mine=mine),
     ]
     found: list[Slot] | None = None
@@ -214,7 +224,7 @@ def lock_swap(
     """Locks a booking's own seats and those it wants instead; returns both, and the new slot.
 
     Whatever is waited for is locked in one statement in id order: two bookings that want each
-    other's seats cannot wait in a circle. Raises SeatsTaken, InvalidRequest, TooFew.
+    other's seats cannot wait in a circle. Raises SlotGone, SeatsTaken, InvalidRequest, TooFew.
     """
     if seat_ids is not None:
         wanted = seat_ids
@@ -228,8 +238,9 @@ def lock_swap(
         [locked] = send(swap)
     old = [seat for seat in locked if seat.booking_id == booking.pk]
     if seat_ids is not None:
+        fresh = require_slot(found)
         new = [seat for seat in locked if seat.pk in seat_ids]
-        return old, _require_named(slot, seat_ids, new), require_slot(found)
+        return old, _require_named(slot, seat_ids, new), fresh
     kept = [seat for seat in old if seat.slot_id == slot.pk][:quantity]
     more = [seat for seat in locked if seat.booking_id != booking.pk][: quantity - len(kept)]
     return old, *_top_up(slot, kept + more, quantity, read)

@@ -13,7 +13,6 @@ def _refusals_of_this_test_only() -> Iterator[None]:
     """What is to be recorded, and what was sold out, is of slots that are gone after the test."""
     refusals._waiting.clear()
     lifecycle._lately_sold_out.clear()
-    lifecycle._seen.clear()
     yield
     refusals._waiting.clear()
 

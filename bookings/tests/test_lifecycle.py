@@ -320,9 +320,8 @@ def test_hold_any_seats(slot: Slot, quantity: int) -> None:
 @pytest.mark.parametrize("start", range(6))
 def test_hold_any_looks_everywhere(slot: Slot, start: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever it starts: before and behind that, and beyond the slot's hint."""
-    first = slot.first_seat_id
-    monkeypatch.setattr(seat_locks.random, "randint", lambda *_: first + start)
-    slot.first_seat_id = slot.last_seat_id = first + 2
+    hint = slot.first_seat_id + start
+    Slot.objects.filter(pk=slot.pk).update(first_seat_id=hint, last_seat_id=hint)
     for _ in range(6):
         lifecycle.hold(slot, quantity=1)
     assert slot.seats.free().count() == 0

@@ -31,10 +31,12 @@ BY_ID = "slots_seat_pkey"
 
 
 def on_seats(act: Callable[[], Any], *, pages: int) -> list[str]:
-    """The indexes of each statement on seats; asserts that none looked at more pages."""
+    """The indexes on seats of each statement; asserts that none looked at more pages. Where to begin
+    is read of the slot, one row of a few."""
     statements = explain("slots_seat", act)
     assert [each for each in statements if each.pages > pages] == []
-    return [each.indexes for each in statements]
+    of_slot = ("slots_slot!", "slots_slot_pkey")
+    return [" ".join(i for i in each.indexes.split() if i not in of_slot) for each in statements]
 
 
 # ── The hall, and what becomes of it ──────────────────────────────────────────────────────────────
@@ -319,7 +321,7 @@ def test_expire_due(hall: Hall, state: str) -> None:
         assert lifecycle.expire_due() == (0, 0)
         return
     find, change = explain("bookings_booking", expire)
-    assert (find.indexes, find.pages < FEW_PAGES) == ("booking_due slots_slot_pkey", True)
+    assert (find.indexes.split()[0], find.pages < FEW_PAGES) == ("booking_due", True)
     assert change.indexes in ("bookings_booking_pkey", "booking_due")
     own, release = on_seats(expire, pages=200)  # of 50 seats
     assert own == OWN
