@@ -46,7 +46,7 @@ TELL_EVERY = 0.1  # seconds, at most, in a web process
 MOST_BYTES = 7900  # of one NOTIFY; PostgreSQL takes 7,999
 BEAT_EVERY = 15  # seconds
 READ_EVERY = 0.1  # seconds, at most, of one slot
-READ_AT_LEAST = 0.5  # seconds after a change
+READ_AT_LEAST = 0.7  # seconds after a change
 READ_ANYWAY = 30  # seconds; a worker that is killed has told nothing of what it committed last
 RETRY_EVERY = 60  # seconds, where LISTEN does not work
 TEST_EVERY = 30  # seconds without news, until the listening connection is tried
@@ -296,7 +296,7 @@ class _Watched:
         """From when on it may be read again, for that many viewers, or so large a hall."""
         # Of a process some 12 % may go into telling crowds, a tenth into reading large halls. Yet
         # never longer than READ_AT_LEAST: the time it took is also that of a busy machine.
-        wished = max(READ_EVERY, len(self.viewers) / 2000, 10 * self.cost)
+        wished = max(READ_EVERY, len(self.viewers) / 1500, 10 * self.cost)
         return self.read_at + min(wished, READ_AT_LEAST)
 
     def note_change(self) -> None:

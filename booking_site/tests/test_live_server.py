@@ -106,7 +106,7 @@ def test_change_reaches_the_pages_of_all_processes(site: LiveSite, change: objec
         events = {stream.next() for stream in opened}
     [(name, rest)] = events
     assert name == "seats"
-    assert f'id="seat-{slot.seats.first().pk}"' in rest
+    assert f'data-seats=",{slot.seats.first().pk},"' in rest
 
 
 def test_command_that_ends_what_was_called_off_reaches_lists(site: LiveSite) -> None:
