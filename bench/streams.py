@@ -173,7 +173,7 @@ class Probe(threading.Thread):
     def run(self) -> None:
         while self.seats and not self._is_over.wait(self.pause):
             seat = self.seats.pop()
-            self.opened.watch_for(f'seat-{seat}"')
+            self.opened.watch_for(f",{seat},")
             try:
                 answered = self._hold(seat)
             except OSError:

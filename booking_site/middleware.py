@@ -87,7 +87,7 @@ class RequestLogMiddleware:
         response["X-Request-ID"] = request_id
         write = partial(self._write, request, response, started)
         if response.get("Content-Type") == "text/event-stream":
-            response.streaming_content = _and_then(response.streaming_content, write)
+            response.streaming_content = _AndThen(response.streaming_content, write)
         else:
             write()
         return response
@@ -118,11 +118,15 @@ class RequestLogMiddleware:
         return "static" if request.path_info.startswith(settings.STATIC_URL) else "none"
 
 
-def _and_then(events: Iterable[bytes], write: Callable[[], None]) -> Iterator[bytes]:
-    try:
-        yield from events
-    finally:
-        write()
+class _AndThen:
+    """These events, and then `write`: when it is closed, also before the first of them."""
+
+    def __init__(self, events: Iterable[bytes], write: Callable[[], None]) -> None:
+        self.events = events
+        self.close = write
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.events)
 
 
 class BrokeOff(HttpResponseBadRequest):

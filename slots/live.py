@@ -20,10 +20,11 @@ import socket
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import cycle
 from queue import SimpleQueue
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
@@ -45,7 +46,8 @@ TELL_EVERY = 0.1  # seconds, at most, in a web process
 MOST_BYTES = 7900  # of one NOTIFY; PostgreSQL takes 7,999
 BEAT_EVERY = 15  # seconds
 READ_EVERY = 0.1  # seconds, at most, of one slot
-READ_AT_LEAST = 0.5  # seconds after a change
+READ_AT_LEAST = 0.7  # seconds after a change
+READ_ANYWAY = 30  # seconds; a worker that is killed has told nothing of what it committed last
 RETRY_EVERY = 60  # seconds, where LISTEN does not work
 TEST_EVERY = 30  # seconds without news, until the listening connection is tried
 TEST_WAIT = 5  # seconds for the answer
@@ -252,6 +254,13 @@ class Viewer:
         self.inbox.put(STALE)
         self.inbox.put(END)
 
+    def wait_for_reader(self) -> None:
+        """From now on no send gives up by itself, which gunicorn would log as an error: beats see
+        who does not read."""
+        with suppress(OSError):
+            if self.client:
+                self.client.settimeout(None)
+
     def is_gone(self) -> bool:
         """Whether the browser has closed its end, as far as the kernel of this machine says."""
         with suppress(OSError, AttributeError):  # of a Unix socket, or on another system
@@ -282,13 +291,21 @@ class _Watched:
         self.read_at = 0.0
         self.cost = 0.0  # seconds
 
-    def note_change(self) -> None:
-        """Reads it soon; not more often than that many viewers, or so large a hall, allow."""
+    @property
+    def _rested_at(self) -> float:
+        """From when on it may be read again, for that many viewers, or so large a hall."""
         # Of a process some 12 % may go into telling crowds, a tenth into reading large halls. Yet
         # never longer than READ_AT_LEAST: the time it took is also that of a busy machine.
-        wished = max(READ_EVERY, len(self.viewers) / 2000, 10 * self.cost)
-        pause = min(wished, READ_AT_LEAST)
-        self.due_at = min(self.due_at, self.read_at + pause)
+        wished = max(READ_EVERY, len(self.viewers) / 1500, 10 * self.cost)
+        return self.read_at + min(wished, READ_AT_LEAST)
+
+    def note_change(self) -> None:
+        self.due_at = min(self.due_at, self._rested_at)
+
+    def note_read(self, cost: float) -> None:
+        """It is due again when time alone changes it, or after READ_ANYWAY; not before its rest."""
+        self.read_at, self.cost = time.monotonic(), cost
+        self.due_at = max(min(self.due_at, self.read_at + READ_ANYWAY), self._rested_at)
 
 
 class Hub:
@@ -304,19 +321,23 @@ class Hub:
         self._viewers: set[Viewer] = set()
         self._of_address: Counter[str] = Counter()
         self._wake = threading.Event()
+        self._turns = cycle(range(BEAT_EVERY))
 
     def start(self) -> None:
         """To be called once, after the process has forked."""
         self._works = True
         works = (_outbox.write_for_ever, self._listen_for_ever, self._read_for_ever, self._beat)
         for work in works:
-            threading.Thread(target=work, name="live", daemon=True).start()
+            threading.Thread(target=_keep_on, args=(work,), name="live", daemon=True).start()
 
     def stop(self) -> None:
-        """Ends all streams; there are no new ones."""
-        self.is_stopping = True
+        """Ends all streams; there are no new ones. Called again, cuts those that have not ended."""
+        was_stopping, self.is_stopping = self.is_stopping, True
         for viewer in list(self._viewers):
-            viewer.send(END)
+            if was_stopping:
+                viewer.cut()
+            else:
+                viewer.send(END)
 
     # Viewers
 
@@ -359,8 +380,8 @@ class Hub:
                 self._wake.set()
             elif topic[0] == "left":
                 said[topic[1]] = watched.last
-            elif topic[0] == "seats" and not _is_up_to_date(viewer, watched.last):
-                viewer.send(STALE)
+            elif topic[0] == "doctor" or not _is_up_to_date(viewer, watched.last):
+                viewer.send(STALE)  # what a calendar shows, it does not say
         if said:
             viewer.send(_left_event(viewer, said))
 
@@ -429,12 +450,13 @@ class Hub:
         _notify([token])
         connection.close()
         until = time.monotonic() + TEST_WAIT
-        while (left := until - time.monotonic()) > 0:
+        is_heard = False
+        while not is_heard and (left := until - time.monotonic()) > 0:
+            # To its end: what came with it would be lost.
             for notification in listening.notifies(timeout=left, stop_after=1):
-                if notification.payload == token:
-                    return True
+                is_heard |= notification.payload == token
                 self._hear(notification)
-        return False
+        return is_heard
 
     # Reading
 
@@ -465,30 +487,39 @@ class Hub:
             if some := by_kind[kind]:
                 started = time.monotonic()
                 read(some)
+                cost = (time.monotonic() - started) / len(some)
                 for watched in some.values():
-                    watched.read_at = time.monotonic()
-                    watched.cost = (watched.read_at - started) / len(some)
+                    watched.note_read(cost)
 
     # Beats
 
     def _beat(self) -> None:
         """A beat for each viewer every BEAT_EVERY seconds, some of them each second."""
-        while True:
-            for turn in range(BEAT_EVERY):
-                for _ in range(5):
-                    time.sleep(0.2)
-                    if stop_signal.is_stopping() and not self.is_stopping:
-                        self.stop()
-                for viewer in list(self._viewers):
-                    if viewer.is_gone():
-                        viewer.cut()
-                for viewer in [v for v in list(self._viewers) if id(v) // 16 % BEAT_EVERY == turn]:
-                    has_more = not viewer.inbox.empty()
-                    if has_more and viewer.is_late:
-                        viewer.cut()
-                    elif self.is_listening and not has_more:
-                        viewer.send(BEAT)
-                    viewer.is_late = has_more
+        for turn in self._turns:
+            for _ in range(5):
+                time.sleep(0.2)
+                if stop_signal.is_stopping():
+                    self.stop()
+            for viewer in list(self._viewers):
+                if viewer.is_gone():
+                    viewer.cut()
+            for viewer in [v for v in list(self._viewers) if id(v) // 16 % BEAT_EVERY == turn]:
+                has_more = not viewer.inbox.empty()
+                if has_more and viewer.is_late:
+                    viewer.cut()
+                elif self.is_listening and not has_more:
+                    viewer.send(BEAT)
+                viewer.is_late = has_more
+
+
+def _keep_on(work: Callable[[], None]) -> None:
+    """What is to go on for ever begins again when it fails."""
+    while True:
+        try:
+            work()
+        except Exception:
+            logger.exception("live")
+            time.sleep(1)
 
 
 hub = Hub()
@@ -502,6 +533,7 @@ class Stream:
         self.viewer = viewer
 
     def __iter__(self) -> Iterator[bytes]:
+        self.viewer.wait_for_reader()
         return iter(self.viewer.inbox.get, END)
 
     def close(self) -> None:

@@ -1,26 +1,37 @@
 """What pages that are open are sent when seats change: fragments that htmx puts in their places."""
 
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from django.template.loader import render_to_string
 
 from slots import seat_map
-from slots.models import FEW_LEFT, Slot
+from slots.models import FEW_LEFT, Seat, Slot
+from slots.seat_map import SeatRow
 
 if TYPE_CHECKING:
     from slots.live import Picture
 
 
 def changes(slot: Slot, before: "Picture", after: "Picture") -> str:
-    """Each seat that changed from one to the other, and how many are left. The same for all."""
+    """Each seat that changed from one to the other, and how many are left. The same for all.
+
+    Seats that look alike come as one of them, with `{pk}` and `{label}`, of which live.js makes
+    each: in a rush hundreds change at once, before thousands who watch.
+    """
     can_choose = after.phase == "open"
-    seats = (
-        seat_map.seat_html(seat_map.make_cell(seat), can_choose=can_choose).replace(
-            " ", ' hx-swap-oob="true" ', 1
-        )
-        for seat in after.changed_since(before)
-    )
+    seats = []
+    alike: defaultdict[str, list[SeatRow]] = defaultdict(list)
+    for seat in after.changed_since(before):
+        if seat.state == Seat.State.AVAILABLE or seat.accessible:
+            seats.append(_seat(seat, can_choose=can_choose))
+        else:
+            alike[seat.state].append(seat)
+    for some in alike.values():
+        one = _seat(some[0]._replace(pk="{pk}", label="{label}"), can_choose=can_choose)
+        pks = ",".join(str(seat.pk) for seat in some)
+        seats.append(f'<template data-seats=",{pks},">{one}</template>')
     context = {
         "is_news": True,
         "slot": slot,
@@ -31,6 +42,11 @@ def changes(slot: Slot, before: "Picture", after: "Picture") -> str:
     if can_choose and bool(before.available) != bool(after.available):
         html += render_to_string("slots/_sold_out.html", context)
     return html
+
+
+def _seat(seat: SeatRow, *, can_choose: bool) -> str:
+    html = seat_map.seat_html(seat_map.make_cell(seat), can_choose=can_choose)
+    return html.replace(" ", ' hx-swap-oob="true" ', 1)
 
 
 def left(slots: Iterable[Slot]) -> str:

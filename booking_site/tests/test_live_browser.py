@@ -98,6 +98,27 @@ def test_seat_that_somebody_takes_changes_on_every_open_page(new_page: Callable[
     assert page.locator("input[name=key]").input_value() == key
 
 
+def test_news_draw_seats_as_the_page_does(new_page: Callable[..., Page]) -> None:
+    """Whatever their labels; also those that are sent by themselves."""
+    strange = """A'"<{pk}>&"""
+    slot = SlotFactory(rows=1, seats_per_row=3)
+    slot.seats.filter(label="A1").update(label=strange)
+    slot.seats.filter(label="A2").update(accessible=True)
+    page = new_page()
+
+    def drawn() -> list[str]:
+        script = "all => all.map(one => (one.classList.remove('changed'), one.outerHTML))"
+        return page.locator("#hall-scroll span.seat").evaluate_all(script)
+
+    page.goto(slot.get_absolute_url())
+    expect_live(page)
+    hold(slot, strange, "A2")
+    expect(page.locator("#seat-count")).to_have_text("1 of 3 seats left", timeout=SOON)
+    news = drawn()
+    page.reload()
+    assert news == drawn()
+
+
 def test_own_seats_in_another_tab_are_ones_own(new_page: Callable[..., Page]) -> None:
     slot = SlotFactory(rows=2, seats_per_row=4)
     page = new_page()

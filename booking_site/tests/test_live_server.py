@@ -23,11 +23,13 @@ from slots.models import Seat, Slot
 pytestmark = pytest.mark.django_db(transaction=True)
 
 SOON = 5  # seconds, on a busy machine
+NAME = "live server"  # as the site calls itself to the database, on which there may be others
 
 
 @pytest.fixture(scope="module")
 def site(django_db_setup: None, django_db_blocker: object) -> Iterator[LiveSite]:
-    with django_db_blocker.unblock(), live_site(WEB_CONCURRENCY="2", LOG_LEVEL="ERROR") as site:
+    variables = {"WEB_CONCURRENCY": "2", "LOG_LEVEL": "ERROR", "PGAPPNAME": NAME}
+    with django_db_blocker.unblock(), live_site(**variables) as site:
         yield site
 
 
@@ -104,7 +106,7 @@ def test_change_reaches_the_pages_of_all_processes(site: LiveSite, change: objec
         events = {stream.next() for stream in opened}
     [(name, rest)] = events
     assert name == "seats"
-    assert f'id="seat-{slot.seats.first().pk}"' in rest
+    assert f'data-seats=",{slot.seats.first().pk},"' in rest
 
 
 def test_command_that_ends_what_was_called_off_reaches_lists(site: LiveSite) -> None:
@@ -132,13 +134,18 @@ def test_lapse_reaches_the_pages_without_anybody_doing_anything(site: LiveSite) 
 def test_lost_listening_connection_is_replaced_and_what_was_missed_is_sent(site: LiveSite) -> None:
     slot = SlotFactory(rows=1)
     with streams(site, page(slot)) as opened, connection.cursor() as cursor:
+        first, second, *_ = slot.seats.values_list("pk", flat=True)
+        lifecycle.hold(slot, seat_ids=[first])
+        for stream in opened:
+            stream.next()  # from here on both processes know what there was
+        Seat.objects.filter(pk=second).update(blocked=True)  # nobody is told
         cursor.execute(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
-            " WHERE query LIKE 'LISTEN %' AND datname = current_database()"
+            " WHERE query LIKE 'LISTEN %%' AND datname = current_database()"
+            " AND application_name = %s",
+            [NAME],
         )
         assert cursor.fetchone() == (2,)
-        seat = slot.seats.first()
-        Seat.objects.filter(pk=seat.pk).update(blocked=True)  # nobody is told
         assert {stream.next()[0] for stream in opened} == {"seats"}
         lifecycle.hold(slot, quantity=1)
         assert {stream.next()[0] for stream in opened} == {"seats"}

@@ -3,6 +3,9 @@
 Over HTTP: booking_site/tests/test_live_server.py.
 """
 
+import re
+import socket
+import threading
 from datetime import timedelta
 
 import pytest
@@ -16,9 +19,10 @@ from booking_site.tests.factories import AppointmentFactory, SlotFactory, UserFa
 from booking_site.tests.races import lapse
 from bookings import browser, lifecycle
 from bookings.lifecycle import Holder
+from bookings.models import Booking
 from slots import inventory, live
 from slots.live import BEAT, END, STALE, Hub, Viewer, make_event
-from slots.models import Slot
+from slots.models import Seat, Slot
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -66,15 +70,16 @@ def names(viewer: Viewer) -> list[str]:
 def test_changed_seats_alone_are_sent_to_all_in_the_same_bytes(hub: Hub) -> None:
     slot = SlotFactory(rows=2, seats_per_row=3)
     first, second = (watch(hub, ("seats", slot.pk)) for _ in range(2))
-    a1, a2, *others = slot.seats.values_list("pk", flat=True)
+    a1, a2, *_ = slot.seats.values_list("pk", flat=True)
     lifecycle.hold(slot, seat_ids=[a1, a2])
     read(hub)
     [event], [same] = sent(first), sent(second)
     assert event is same
     text = event.decode()
     assert text.startswith("event: seats\n")
-    assert [f'id="seat-{pk}"' in text for pk in (a1, a2, *others)] == [True] * 2 + [False] * 4
-    assert text.count('data-state="RESERVED"') == 2
+    assert f'<template data-seats=",{a1},{a2},">' in text
+    assert re.findall(r'id="seat-([^"]+)"', text) == ["{pk}", "count"]
+    assert text.count('data-state="RESERVED"') == 1
 
 
 def test_nothing_is_sent_when_nothing_is_seen_to_change(hub: Hub) -> None:
@@ -98,13 +103,15 @@ def test_reading_costs_the_same_however_many_seats_change_and_watch(
             read(hub)
 
 
-def test_lapse_is_due_without_anybody_telling(hub: Hub) -> None:
+def test_lapse_is_due_without_anybody_telling(hub: Hub, settings: object) -> None:
+    settings.HOLD_SECONDS = 20
     slot = SlotFactory(rows=1)
     viewer = watch(hub, ("seats", slot.pk))
     booking = lifecycle.hold(slot, quantity=1)
     read(hub)
     [watched] = hub._watched.values()
     seconds = (booking.expires_at - timezone.now()).total_seconds()
+    assert seconds < live.READ_ANYWAY
     assert watched.due_at - live.time.monotonic() == pytest.approx(seconds, abs=2)
     sent(viewer)
     lapse(booking)
@@ -119,10 +126,39 @@ def test_every_time_of_a_slot_is_due_by_itself(hub: Hub, field: str) -> None:
     slot = SlotFactory(rows=1, **times)
     if field in ("starts_at", "ends_at"):
         Slot.objects.filter(pk=slot.pk).update(starts_at=now - timedelta(hours=1))
-    Slot.objects.filter(pk=slot.pk).update(**{field: Now() + timedelta(seconds=100)})
+    Slot.objects.filter(pk=slot.pk).update(**{field: Now() + timedelta(seconds=20)})
     watch(hub, ("seats", slot.pk))
     [watched] = hub._watched.values()
-    assert watched.due_at - live.time.monotonic() == pytest.approx(100, abs=2)
+    assert watched.due_at - live.time.monotonic() == pytest.approx(20, abs=2)
+
+
+def test_what_lapses_bit_by_bit_is_read_no_more_often_than_what_is_told(hub: Hub) -> None:
+    slot, doctors = SlotFactory(rows=1), AppointmentFactory()
+    topics = [("seats", slot.pk), ("left", slot.pk), ("doctor", doctors.doctor_id)]
+    watch(hub, *topics)
+    lifecycle.hold(slot, quantity=1)
+    lifecycle.hold(doctors, quantity=1)
+    soon = Now() + timedelta(seconds=0.05)
+    Booking.objects.update(expires_at=soon)
+    Seat.objects.filter(booking__isnull=False).update(held_until=soon)
+    read(hub)
+    for watched in hub._watched.values():
+        assert watched.due_at >= watched.read_at + live.READ_EVERY
+    for _ in range(2000):
+        for watched in hub._watched.values():
+            watched.viewers.add(Viewer([]))
+    read(hub)
+    for watched in hub._watched.values():
+        watched.note_change()
+        assert watched.due_at == watched.read_at + live.READ_AT_LEAST
+
+
+def test_what_nobody_told_of_is_read_all_the_same(hub: Hub) -> None:
+    """Of what a worker committed just before it was killed."""
+    slot = AppointmentFactory()
+    watch(hub, ("seats", slot.pk), ("left", slot.pk), ("doctor", slot.doctor_id))
+    for watched in hub._watched.values():
+        assert watched.due_at == watched.read_at + live.READ_ANYWAY
 
 
 def change_times(slot: Slot) -> None:
@@ -231,7 +267,8 @@ def test_long_list_hears_of_all_of_it_in_one_event(hub: Hub) -> None:
     assert event.count(b"4 left") == len(slots)
 
 
-def test_calendar_hears_of_times_that_are_taken_and_given_back(hub: Hub) -> None:
+def test_calendar_hears_of_times_that_are_taken_and_given_back(hub: Hub, settings: object) -> None:
+    settings.HOLD_SECONDS = 20
     slot, elsewhere = AppointmentFactory(), AppointmentFactory()
     viewer = watch(hub, ("doctor", slot.doctor_id))
     lifecycle.hold(elsewhere, quantity=1)
@@ -241,10 +278,24 @@ def test_calendar_hears_of_times_that_are_taken_and_given_back(hub: Hub) -> None
     read(hub)
     assert sent(viewer) == [STALE]
     [watched] = hub._watched.values()
-    assert watched.due_at - live.time.monotonic() == pytest.approx(120, abs=2)
+    assert watched.due_at - live.time.monotonic() == pytest.approx(20, abs=2)
     lapse(booking)
     read(hub)
     assert sent(viewer) == [STALE]
+
+
+def test_calendar_that_is_watched_already_greets_with_what_changed_meanwhile(
+    hub: Hub, client: Client
+) -> None:
+    """Between the drawing of a page and its joining somebody took the time that it offers."""
+    slot = AppointmentFactory()
+    watch(hub, ("doctor", slot.doctor_id))
+    lifecycle.hold(slot, quantity=1)
+    read(hub)
+    late = Viewer([("doctor", slot.doctor_id)])
+    assert hub.join(late)
+    hub.greet(late)
+    assert sent(late) == [BEAT, STALE]
 
 
 # ── Telling ───────────────────────────────────────────────────────────────────────────────────────
@@ -278,6 +329,39 @@ def test_commit_does_not_fail_when_telling_does(monkeypatch: pytest.MonkeyPatch)
     slot = SlotFactory()
     monkeypatch.setattr(live, "_notify", fail)
     assert lifecycle.hold(slot, quantity=1).is_new
+
+
+def test_news_that_come_with_the_token_are_heard(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    slot = SlotFactory(rows=1)
+    watch(hub, ("seats", slot.pk))
+    [watched] = hub._watched.values()
+    notify = live._notify
+    # In one commit, so in one packet.
+    monkeypatch.setattr(live, "_notify", lambda tokens: notify([*tokens, f"slot={slot.pk}"]))
+    own = connection.copy()
+    own.settings_dict["OPTIONS"].pop("pool", None)
+    own.connect()
+    try:
+        own.set_autocommit(True)
+        own.connection.execute(f"LISTEN {live.CHANNEL}")
+        assert hub._is_heard(own.connection)
+    finally:
+        own.close()
+    assert watched.due_at <= watched.read_at + live.READ_AT_LEAST
+
+
+def test_what_goes_on_for_ever_begins_again_when_it_fails(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ends = iter([ValueError("once"), SystemExit])
+    monkeypatch.setattr(live.time, "sleep", lambda seconds: None)
+
+    def work() -> None:
+        raise next(ends)
+
+    with pytest.raises(SystemExit):
+        live._keep_on(work)
+    assert "ValueError: once" in caplog.text
 
 
 def test_where_no_news_arrive_there_are_no_streams(
@@ -338,6 +422,36 @@ def test_stopping_ends_streams_and_begins_none(hub: Hub, client: Client) -> None
     assert b"".join(response.streaming_content) == BEAT
     assert hub._viewers == set()
     assert client.get(f"/live?slot={slot.pk}").status_code == 204
+
+
+def test_stopping_ends_also_what_a_slow_reader_is_being_sent(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = socket.socketpair()
+    ours.settimeout(5)  # as of a request; a stream gives up no send by itself
+    viewer = Viewer([("left", 1)], client=ours)
+    assert hub.join(viewer)
+    viewer.send(b"x" * 10_000_000)
+    failures = []
+
+    def send() -> None:
+        try:
+            for event in live.Stream(viewer):
+                ours.sendall(event)
+        except OSError as error:
+            failures.append(type(error))
+
+    sending = threading.Thread(target=send, daemon=True)
+    sending.start()
+    assert theirs.recv(1) == b"x"
+    assert ours.gettimeout() is None
+    monkeypatch.setattr(live.stop_signal, "is_stopping", lambda: True)
+    hub._turns = iter([0])
+    hub._beat()  # for one second
+    sending.join(5)
+    assert (sending.is_alive(), failures) == (False, [BrokenPipeError])
+    theirs.close()
+    ours.close()
 
 
 # ── Addresses ─────────────────────────────────────────────────────────────────────────────────────

@@ -103,6 +103,20 @@
     etag = ''
   })
 
+  // Seats that look alike come as one of them, and which they are.
+  window.htmx.defineExtension('alike', {
+    transformResponse: (html) =>
+      html.replace(/<template data-seats=",([\d,]+),">(.*?)<\/template>/g, (_, pks, seat) =>
+        pks.split(',').map((pk) => draw(seat, pk)).join(''),
+      ),
+  })
+
+  function draw(seat, pk) {
+    const label = document.getElementById(`seat-${pk}`)?.dataset.seat ?? ''
+    const text = label.replace(/[&<>"']/g, (sign) => `&#${sign.charCodeAt()};`)
+    return seat.replaceAll('{pk}', pk).replaceAll('{label}', () => text)
+  }
+
   // Asking.
 
   function spread() {
