@@ -1,9 +1,10 @@
 """What is wrong with a page for those who see, hear or aim badly, as far as a program can tell."""
 
+import re
 from typing import Any
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page
+from playwright.sync_api import Locator, Page
 
 COLOURS = {"runOnly": {"type": "rule", "values": ["color-contrast"]}}
 # What is right, or cannot be told, is found out no further: that would be most of the time.
@@ -14,6 +15,11 @@ FIND = """([context, options]) => axe
 FINISHED = """() => Promise.allSettled(
     document.getAnimations().filter(a => a instanceof CSSTransition).map(a => a.finished)
 ).then(() => null)"""
+
+
+def alert_of(page: Page) -> Locator:
+    """The one thing that the page calls out. Where it may do so later there is nothing yet."""
+    return page.get_by_role("alert").filter(has_text=re.compile(r"\S"))
 
 
 def problems_of(page: Page, *, options: Any = None, context: Any = None) -> list[str]:
