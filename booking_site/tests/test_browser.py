@@ -271,6 +271,9 @@ def test_double_click_and_back_button_hold_once(page: Page) -> None:
     page.get_by_role("button", name="Give it back").click()
     expect_booking(page, "CANCELLED")
     page.go_back()
+    expect(page.get_by_text("5 of 5 places left")).to_be_visible()
+    expect(page.get_by_text("You are holding")).to_have_count(0)
+    page.go_forward()
     expect_booking(page, "CANCELLED")
     assert slot.seats.free().count() == 5
 
