@@ -7,9 +7,12 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page
 
 COLOURS = {"runOnly": {"type": "rule", "values": ["color-contrast"]}}
-# What is right, or cannot be told, is found out no further: that would be most of the time.
+# What is right, or cannot be told, is found out no further: that would be most of the time. Nor are
+# the style sheets read once more, for a rule that is off.
 FIND = """([context, options]) => axe
-    .run(context || document, { resultTypes: ["violations"], ...options })
+    .run(context || document, {
+        resultTypes: ["violations"], preload: { assets: ["media"] }, ...options
+    })
     .then(found => found.violations.map(v => [v.id, v.nodes[0].html.slice(0, 200)]))"""
 # Colours that are changing have no contrast yet.
 FINISHED = """() => Promise.allSettled(
