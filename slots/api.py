@@ -201,7 +201,7 @@ def slots(
         return _as_json(sum(count), rows)
 
     found = read_together(("slots", *filters.dict().values(), pages.limit, pages.offset), read)
-    return HttpResponse(found, content_type="application/json")
+    return _answer(found)
 
 
 def _asked_for(filters: SlotFilters) -> SlotQuerySet:
@@ -253,7 +253,7 @@ def slot(request: HttpRequest, slot_id: int) -> Slot:
 def seats(request: HttpRequest, slot_id: int) -> HttpResponse:
     """All seats as they are at this moment. What is held back from sale is `BOOKED`."""
     found = read_together(("seats", slot_id), lambda: _read_seats(slot_id))
-    return HttpResponse(found, content_type="application/json")
+    return _answer(found)
 
 
 def _read_seats(slot_id: int) -> bytes:
@@ -289,6 +289,11 @@ def _write_seats(*, slot: int) -> Any:
     found = Seat.objects.filter(slot=slot).with_state().order_by().values("slot")
     all_of_them = StringAgg(seat, ", ", order_by="id")
     return select(found.annotate(seats=all_of_them).values_list("seats", flat=True))
+
+
+def _answer(found: bytes | str, **options: Any) -> HttpResponse:
+    """With JSON that is written, as ninja's own answers are sent."""
+    return HttpResponse(found, content_type="application/json; charset=utf-8", **options)
 
 
 def _find(among: Any, pk: int, what: str) -> Any:
@@ -439,10 +444,9 @@ def add_show(request: HttpRequest, show: ShowIn) -> HttpResponse:
         "slot": SlotOut.from_orm(Slot.objects.for_api().get(pk=slot.pk)).dict()
     }
     shown = json.dumps(shown, cls=DjangoJSONEncoder).removesuffix("}")
-    return HttpResponse(
+    return _answer(
         f'{shown}, "seats": {_seats_of(slot.pk)}}}',
         status=201,
-        content_type="application/json",
         headers={"Location": reverse("api:show", args=[added.pk])},
     )
 
@@ -458,4 +462,4 @@ def all_slots(
 ) -> HttpResponse:
     """Slots of any time, those called off too, in their order."""
     found = _write_slots(filters.apply(Slot.objects.all()), pages)
-    return HttpResponse(found, content_type="application/json")
+    return _answer(found)

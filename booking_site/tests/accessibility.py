@@ -1,19 +1,28 @@
 """What is wrong with a page for those who see, hear or aim badly, as far as a program can tell."""
 
+import re
 from typing import Any
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page
+from playwright.sync_api import Locator, Page
 
 COLOURS = {"runOnly": {"type": "rule", "values": ["color-contrast"]}}
-# What is right, or cannot be told, is found out no further: that would be most of the time.
+# What is right, or cannot be told, is found out no further: that would be most of the time. Nor are
+# the style sheets read once more, for a rule that is off.
 FIND = """([context, options]) => axe
-    .run(context || document, { resultTypes: ["violations"], ...options })
+    .run(context || document, {
+        resultTypes: ["violations"], preload: { assets: ["media"] }, ...options
+    })
     .then(found => found.violations.map(v => [v.id, v.nodes[0].html.slice(0, 200)]))"""
 # Colours that are changing have no contrast yet.
 FINISHED = """() => Promise.allSettled(
     document.getAnimations().filter(a => a instanceof CSSTransition).map(a => a.finished)
 ).then(() => null)"""
+
+
+def alert_of(page: Page) -> Locator:
+    """The one thing that the page calls out. Where it may do so later there is nothing yet."""
+    return page.get_by_role("alert").filter(has_text=re.compile(r"\S"))
 
 
 def problems_of(page: Page, *, options: Any = None, context: Any = None) -> list[str]:

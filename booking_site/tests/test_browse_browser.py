@@ -6,9 +6,9 @@ from datetime import timedelta
 
 import pytest
 from django.utils import timezone
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
-from booking_site.tests.accessibility import problems_of
+from booking_site.tests.accessibility import alert_of, problems_of
 from booking_site.tests.factories import (
     AppointmentFactory,
     DoctorFactory,
@@ -188,6 +188,15 @@ def test_weeks_of_a_doctor_lead_there_and_back(new_page: Callable[..., Page]) ->
     expect(page.get_by_text("No times are free from 1 January 2090 on.")).to_be_visible()
 
 
+def keep_news_from(route: Route) -> None:
+    request = route.request
+    is_question = request.method == "GET" and "hx-request" in request.headers
+    if is_question or request.resource_type == "eventsource":
+        route.abort()
+    else:
+        route.continue_()
+
+
 @pytest.mark.parametrize("javascript", [True, False])
 def test_booking_is_moved_to_other_seats_of_another_date(
     new_page: Callable[..., Page], javascript: bool
@@ -200,6 +209,8 @@ def test_booking_is_moved_to_other_seats_of_another_date(
     seats = list(here.seats.values_list("pk", flat=True)[:2])
     booking = lifecycle.confirm(lifecycle.hold(here, seat_ids=seats), name="Ada Lovelace")
     page = new_page(java_script_enabled=javascript)
+    # Who moves has heard nothing of the other when the button is pressed.
+    page.route(re.compile(rf"/(live|move/{there.pk})(\?|$)"), keep_news_from)
     page.goto(booking.get_absolute_url())
     page.get_by_role("link", name="Choose another date").click()
     page.locator(f"#slot-{there.pk} a").click()
@@ -207,7 +218,7 @@ def test_booking_is_moved_to_other_seats_of_another_date(
         page.get_by_role("checkbox", name=label, exact=True).check()
     lifecycle.hold(there, seat_ids=[there.seats.get(label="A1").pk])
     page.get_by_role("button", name="Move to these seats").click()
-    expect(page.get_by_role("alert")).to_contain_text("Seat A1 has just been taken.")
+    expect(alert_of(page)).to_contain_text("Seat A1 has just been taken.")
     expect(page.get_by_role("checkbox", name="A2", exact=True)).to_be_checked()
     if javascript:
         assert problems_of(page) == []

@@ -11,7 +11,7 @@ from django.db.models.functions import Now
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, expect
 
 from accounts.models import User
-from booking_site.tests.accessibility import problems_of
+from booking_site.tests.accessibility import alert_of, problems_of
 from booking_site.tests.factories import AppointmentFactory, SlotFactory
 from booking_site.tests.live_site import LiveSite
 from bookings import lifecycle
@@ -170,7 +170,7 @@ def test_race_for_one_seat_is_won_once_and_the_loser_told_which(
     with other.expect_response(re.compile("/hold$")) as answer:
         other.get_by_role("button", name="Hold these seats").click()
     assert answer.value.status == 409
-    expect(other.get_by_role("alert")).to_contain_text("Seat A1 has just been taken.")
+    expect(alert_of(other)).to_contain_text("Seat A1 has just been taken.")
     expect(seat(other, "A1")).to_have_attribute("data-state", "RESERVED")
     expect(seat(other, "A2").locator("input")).to_be_checked()
     other.get_by_role("button", name="Hold these seats").click()
@@ -212,7 +212,7 @@ def test_confirming_in_a_stale_tab_after_the_lapse_books_nothing(page: Page) -> 
     let_lapse(Booking.objects.get())
     lifecycle.hold(slot, seat_ids=[slot.seats.get(label="A1").pk])
     fill_in_details(page)
-    expect(page.get_by_role("alert")).to_contain_text("The time to confirm ran out")
+    expect(alert_of(page)).to_contain_text("The time to confirm ran out")
     assert not Booking.objects.filter(status="CONFIRMED").exists()
 
 
@@ -271,6 +271,9 @@ def test_double_click_and_back_button_hold_once(page: Page) -> None:
     page.get_by_role("button", name="Give it back").click()
     expect_booking(page, "CANCELLED")
     page.go_back()
+    expect(page.get_by_text("5 of 5 places left")).to_be_visible()
+    expect(page.get_by_text("You are holding")).to_have_count(0)
+    page.go_forward()
     expect_booking(page, "CANCELLED")
     assert slot.seats.free().count() == 5
 

@@ -315,12 +315,14 @@ def assert_each_is_let_in_or_not(address: Address, world: SimpleNamespace, **opt
     path = address.path(world)
     found, wanted, changed = {}, {}, []
     for who, user in world.visitors.items():
+        visitor = Client()
+        if user:
+            visitor.force_login(user)
+            user.refresh_from_db()
         for method in ("get", "post"):
             start = transaction.savepoint()
             client = Client()
-            if user:
-                client.force_login(user)
-                user.refresh_from_db()
+            client.cookies.load(visitor.cookies)
             wanted[who, method] = expected(address, method, user, **options)
             body = {}
             if "/api/" in path:

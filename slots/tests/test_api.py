@@ -715,6 +715,16 @@ def test_show_that_makes_no_sense_is_not_added(desk: Client, more: dict, errors:
     assert Show.objects.count() == 0
 
 
+def test_json_that_is_written_by_the_database_says_its_charset_as_all_other_does() -> None:
+    slot = SlotFactory(places=1)
+    desk = bearer(staff("add_show", "add_slot", "view_slot"))
+    answers = [desk.get(f"{API}slots/{slot.pk}")]  # ninja's own
+    answers += [desk.get(API + path) for path in ("slots", f"slots/{slot.pk}/seats", "admin/slots")]
+    answers.append(post(desk, "admin/shows", SHOW | {"capacity": 3}))
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 200, 201]
+    assert {answer["Content-Type"] for answer in answers} == {"application/json; charset=utf-8"}
+
+
 def test_seats_of_a_show_are_written_down_after_its_transaction(
     desk: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
