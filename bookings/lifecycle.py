@@ -364,11 +364,10 @@ def confirm(
         for field, value in given.items():
             setattr(current, field, value)
         notices.confirmed(current)
+        live.tell(slot)
         return seats
 
-    booking = _reload(booking, _transact(attempt, binds=True))
-    live.tell(booking.slot)
-    return booking
+    return _reload(booking, _transact(attempt, binds=True))
 
 
 def extend(booking: Booking) -> Booking:
@@ -404,9 +403,7 @@ def cancel(
     Locks the booking, then its seats. Raises HoldExpired, WrongState, SlotClosed, SlotBusy.
     """
     attempt = partial(_cancel, booking, actor, reason, by_staff=by_staff)
-    booking = _reload(booking, _transact(attempt, binds=True))
-    live.tell(booking.slot)
-    return booking
+    return _reload(booking, _transact(attempt, binds=True))
 
 
 def release(booking: Booking, *, actor: Holder | str, reason: str = "") -> Booking:
@@ -416,9 +413,7 @@ def release(booking: Booking, *, actor: Holder | str, reason: str = "") -> Booki
     Locks the booking, then its seats. Raises HoldExpired, WrongState, SlotBusy.
     """
     attempt = partial(_cancel, booking, actor, reason, by_staff=True, only_held=True)
-    booking = _reload(booking, _transact(attempt, binds=True))
-    live.tell(booking.slot)
-    return booking
+    return _reload(booking, _transact(attempt, binds=True))
 
 
 def _cancel(
@@ -465,6 +460,8 @@ def _cancel(
         notices.slot_cancelled(current, reason=reason)
     elif current.status == Booking.Status.CONFIRMED:
         notices.cancelled(current, by_staff=by_staff, reason=reason)
+    if not of_slot:  # whoever calls off a slot tells of it once
+        live.tell(slot)
     return seats
 
 
