@@ -168,7 +168,7 @@ def hold(
     details = {"name": name, "email": email, "phone": phone}
     digest = ""
     if idempotency_key is not None:
-        digest = _digest([slot.pk, seat_ids, quantity, *details.values()])
+        digest = digest_of_hold(slot.pk, seat_ids, quantity, **details)
 
     def attempt(*, wait: bool) -> Booking:
         first = _limit_live_holds(holder)
@@ -245,9 +245,35 @@ def _check_request(
     return seat_ids, quantity
 
 
+def digest_of_hold(
+    slot_id: int,
+    seat_ids: Sequence[int] | None = None,
+    quantity: int | None = None,
+    *,
+    name: str = "",
+    email: str = "",
+    phone: str = "",
+) -> str:
+    """What a booking keeps of its request: the same for the same one, and for no other."""
+    if seat_ids is not None:
+        seat_ids, quantity = sorted(seat_ids), len(seat_ids)
+    return _digest([slot_id, seat_ids, quantity, name, email, phone])
+
+
 def _digest(request: list[Any]) -> str:
-    """The same for the same request, and for no other."""
     return hashlib.sha256(json.dumps(request).encode()).hexdigest()
+
+
+# A form of a page may be sent again after its key was used: an old tab, or the Back button. What it
+# asks for then has a key of its own, the same each time it is sent, that all can find.
+MOST_KEYS = 10  # of one form
+
+
+def next_key(key: str, digest: str, made: Booking | None) -> str:
+    """The key for a request of that digest instead of one that others have used: another request
+    (None), or this one, for a booking `made` that is over.
+    """
+    return _digest([key, digest, str(made.pk) if made else None])
 
 
 def _limit_live_holds(holder: Holder) -> list[Statement]:
