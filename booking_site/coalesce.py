@@ -8,6 +8,7 @@ stale, least of all to who just wrote.
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from threading import Lock
+from time import monotonic
 from typing import TypeVar
 
 from django.db import connection
@@ -16,7 +17,7 @@ from bookings.errors import SlotBusy
 
 Found = TypeVar("Found")
 
-MOST_SECONDS = 15  # that anybody waits for the reading of somebody else
+MOST_SECONDS = 15  # that anybody waits for the readings of others
 
 # By key, the reading under way, and the one after it, which serves all who ask until it begins.
 # The locks and futures become gevent's under gunicorn.
@@ -34,6 +35,7 @@ def read_together(key: Hashable, read: Callable[[], Found]) -> Found:
     """
     if connection.in_atomic_block:
         return read()  # which sees what nobody else may see yet
+    until = monotonic() + MOST_SECONDS
     error: BaseException | None = None
     for _ in range(2):
         with _turn:
@@ -41,20 +43,24 @@ def read_together(key: Hashable, read: Callable[[], Found]) -> Found:
             reading = _next.setdefault(key, Future())
             before = _begun.get(key)
         if is_mine:
-            return _read(key, read, reading, before)
-        error = _wait_for(reading)
+            return _read(key, read, reading, before, until)
+        error = _wait_for(reading, until)
         if error is None:
             return reading.result()
-    raise error
+    raise error.with_traceback(None)  # all raise the same one: it would gather where each was
 
 
 def _read(
-    key: Hashable, read: Callable[[], Found], reading: Future[Found], before: Future | None
+    key: Hashable,
+    read: Callable[[], Found],
+    reading: Future[Found],
+    before: Future | None,
+    until: float,
 ) -> Found:
     """Reads when the one before has ended, and tells all who wait for it how it went."""
     try:
         if before:
-            _wait_for(before)
+            _wait_for(before, until)
         with _turn:
             _begun[key] = _next.pop(key)
         found = read()
@@ -71,10 +77,10 @@ def _read(
                     del readings[key]
 
 
-def _wait_for(reading: Future) -> BaseException | None:
-    """Its error, if any, when it has ended. Raises SlotBusy."""
+def _wait_for(reading: Future, until: float) -> BaseException | None:
+    """Its error, if any, when it has ended. Raises SlotBusy if it has not by then."""
     connection.close()
     try:
-        return reading.exception(timeout=MOST_SECONDS)
+        return reading.exception(timeout=max(0.0, until - monotonic()))
     except TimeoutError:
         raise SlotBusy from None

@@ -8,14 +8,16 @@
 
 To write the SQL of such a QuerySet takes the ORM ten times as long as to send it. So it writes it
 when a function is first called, and from then on only the values change. What decides how the SQL
-reads goes by position (a LIMIT, a setting), values go by name: a tuple is so many values of an IN,
-and None is written as NULL; for each number of values, and for None, there is a plan of its own.
+reads goes by position (a LIMIT, a setting), values go by name: a list is one value, an array; a
+tuple is so many values of an IN, and None is written as NULL; for each number of values, and for
+None, there is a plan of its own.
 
 What the function builds itself, like a status, is part of the SQL, where PostgreSQL can see that a
 partial index serves. Where statements are watched (tests, DEBUG), and with PREPARED_STATEMENTS off,
 the same SQL goes through Django's cursor, one at a time.
 """
 
+import hashlib
 import itertools
 import re
 import uuid
@@ -24,7 +26,6 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import update_wrapper
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
 
 from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, connection, connections
@@ -36,7 +37,7 @@ from django.db.models.query import (
     get_related_populators,
 )
 from django.db.transaction import TransactionManagementError
-from psycopg import Connection, errors
+from psycopg import Connection, OperationalError, errors
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.generators import fetch_many
 from psycopg.generators import send as flush
@@ -44,6 +45,7 @@ from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 
 MOST = 100  # statements prepared on one connection, about; what comes after is sent as it is
+MOST_PLANS = 1000  # written statements kept; each number of seats has some of its own
 
 Load = Callable[[list[tuple]], list]
 
@@ -60,8 +62,6 @@ class Written(NamedTuple):
 class Plan:
     """A written statement of which the values are left open."""
 
-    numbers = itertools.count()
-
     def __init__(self, name: str, written: Written, samples: Sequence[Any]) -> None:
         self.sql, self.params, self.load = written
         self.is_lock = "FOR NO KEY UPDATE" in self.sql
@@ -72,8 +72,9 @@ class Plan:
         if set(self.values) != set(found.values()):
             raise TypeError(f"The SQL of {name} has no place for some of its values: {self.sql}")
         self.formats = [PyFormat.TEXT] * len(self.values)
-        self.name = f"{name}_{next(self.numbers)}".encode()
         self.query = self._numbered()
+        # Another process that is lent the same connection to PostgreSQL means the same by it.
+        self.name = f"{name[:40]}_{hashlib.sha256(self.query).hexdigest()[:16]}".encode()
 
     def _numbered(self) -> bytes:
         """The SQL with $1, $2 … for the values, and the other parameters written out."""
@@ -123,6 +124,8 @@ def prepared(write: Callable[..., Written]) -> Callable[..., Statement]:
             numbers = itertools.count()
             samples = {name: _sample(value, numbers) for name, value in arguments.items()}
             order = [one for each in samples.values() for one in _each(each)]
+            if len(_plans) >= MOST_PLANS:
+                _plans.clear()
             plan = _plans[tuple(key)] = Plan(write.__name__, write(*shape, **samples), order)
         return Statement(plan, values)
 
@@ -137,11 +140,11 @@ def _sample(argument: Any, numbers: Iterator[int]) -> Any:
     """Of that kind, to be found again among the parameters that the ORM makes of it."""
     if type(argument) is tuple:
         return tuple(_sample(one, numbers) for one in argument)
+    if isinstance(argument, list):
+        return [_sample(argument[0] if argument else "", numbers)]
     n = next(numbers)
     if argument is None:
         return None
-    if isinstance(argument, list):
-        return [f"sample {n}"]
     if isinstance(argument, str):
         return f"sample {n}"
     if isinstance(argument, int) and not isinstance(argument, bool):
@@ -250,7 +253,14 @@ class _Session:
         return self.transformer.dump_sequence(params, plan.formats) if params else params
 
 
-_sessions: WeakKeyDictionary[Connection, _Session] = WeakKeyDictionary()
+def _session_of(raw: Connection) -> _Session:
+    """Kept with the connection: whatever else kept it would keep the connection, too."""
+    kept = vars(raw)
+    if "holdfast_session" not in kept:
+        kept["holdfast_session"] = _Session(raw)
+    return kept["holdfast_session"]
+
+
 # The server and we do not agree on what is prepared: somebody else has our connection at times, or
 # a migration has changed a column's type. The next connection starts anew.
 CONFUSED = (
@@ -303,12 +313,12 @@ def _converse(
     Not psycopg's own pipeline: it prepares anew all that it had prepared whenever a transaction is
     rolled back, as each refusal is, and waits for the socket before each command.
     """
-    session = _sessions.get(raw)
-    if session is None:
-        session = _sessions[raw] = _Session(raw)
+    session = _session_of(raw)
     server, names = raw.pgconn, session.names
     bound = [session.bind(each) for each in statements]
     sent: list[bytes | None] = []  # of each command the name that it prepares; None: it answers
+    answers: list[PGresult] = []
+    failed: PGresult | None = None
     is_over = False
     server.enter_pipeline_mode()
     try:
@@ -316,7 +326,7 @@ def _converse(
             server.send_query_params(b"BEGIN", None)
             sent.append(b"")
         for (plan, _), params in zip(statements, bound, strict=True):
-            if plan.name in names:
+            if plan.name in names or plan.name in sent:
                 server.send_query_prepared(plan.name, params)
             elif len(names) < MOST:
                 server.send_prepare(plan.name, plan.query)
@@ -327,7 +337,6 @@ def _converse(
             sent.append(None)
         server.pipeline_sync()
         yield from flush(server)
-        answers, failed = [], None
         for name in sent:
             results = yield from fetch_many(server)
             if failed is not None:
@@ -344,6 +353,9 @@ def _converse(
         else:
             yield from fetch_many(server)  # the end
             is_over = True
+    except OperationalError:
+        if failed is None:
+            raise  # else the server has said before why it ended the connection
     finally:
         if is_over:
             server.exit_pipeline_mode()
@@ -357,7 +369,7 @@ def _converse(
 def _results(
     raw: Connection, statements: Sequence[Statement], answers: Sequence[PGresult]
 ) -> list[Any]:
-    transformer = _sessions[raw].transformer
+    transformer = _session_of(raw).transformer
     results: list[Any] = []
     for (plan, _), answer in zip(statements, answers, strict=True):
         if plan.load is None:

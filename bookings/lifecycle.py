@@ -145,7 +145,7 @@ def hold(
     details = {"name": name, "email": email, "phone": phone}
     digest = ""
     if idempotency_key is not None:
-        digest = _digest([slot.pk, seat_ids, quantity, *details.values()])
+        digest = digest_of_hold(slot.pk, seat_ids, quantity, **details)
 
     def attempt(*, wait: bool) -> Booking:
         first = _limit_live_holds(holder)
@@ -219,9 +219,35 @@ def _check_request(
     return seat_ids, quantity
 
 
+def digest_of_hold(
+    slot_id: int,
+    seat_ids: Sequence[int] | None = None,
+    quantity: int | None = None,
+    *,
+    name: str = "",
+    email: str = "",
+    phone: str = "",
+) -> str:
+    """What a booking keeps of its request: the same for the same one, and for no other."""
+    if seat_ids is not None:
+        seat_ids, quantity = sorted(seat_ids), len(seat_ids)
+    return _digest([slot_id, seat_ids, quantity, name, email, phone])
+
+
 def _digest(request: list[Any]) -> str:
-    """The same for the same request, and for no other."""
     return hashlib.sha256(json.dumps(request).encode()).hexdigest()
+
+
+# A form of a page may be sent again after its key was used: an old tab, or the Back button. What it
+# asks for then has a key of its own, the same each time it is sent, that all can find.
+MOST_KEYS = 10  # of one form
+
+
+def next_key(key: str, digest: str, made: Booking | None) -> str:
+    """The key for a request of that digest instead of one that others have used: another request
+    (None), or this one, for a booking `made` that is over.
+    """
+    return _digest([key, digest, str(made.pk) if made else None])
 
 
 def _limit_live_holds(holder: Holder) -> list[Statement]:
@@ -338,11 +364,10 @@ def confirm(
         for field, value in given.items():
             setattr(current, field, value)
         notices.confirmed(current)
+        live.tell(slot)
         return seats
 
-    booking = _reload(booking, _transact(attempt, binds=True))
-    live.tell(booking.slot)
-    return booking
+    return _reload(booking, _transact(attempt, binds=True))
 
 
 def extend(booking: Booking) -> Booking:
@@ -378,9 +403,7 @@ def cancel(
     Locks the booking, then its seats. Raises HoldExpired, WrongState, SlotClosed, SlotBusy.
     """
     attempt = partial(_cancel, booking, actor, reason, by_staff=by_staff)
-    booking = _reload(booking, _transact(attempt, binds=True))
-    live.tell(booking.slot)
-    return booking
+    return _reload(booking, _transact(attempt, binds=True))
 
 
 def release(booking: Booking, *, actor: Holder | str, reason: str = "") -> Booking:
@@ -390,9 +413,7 @@ def release(booking: Booking, *, actor: Holder | str, reason: str = "") -> Booki
     Locks the booking, then its seats. Raises HoldExpired, WrongState, SlotBusy.
     """
     attempt = partial(_cancel, booking, actor, reason, by_staff=True, only_held=True)
-    booking = _reload(booking, _transact(attempt, binds=True))
-    live.tell(booking.slot)
-    return booking
+    return _reload(booking, _transact(attempt, binds=True))
 
 
 def _cancel(
@@ -439,6 +460,8 @@ def _cancel(
         notices.slot_cancelled(current, reason=reason)
     elif current.status == Booking.Status.CONFIRMED:
         notices.cancelled(current, by_staff=by_staff, reason=reason)
+    if not of_slot:  # whoever calls off a slot tells of it once
+        live.tell(slot)
     return seats
 
 

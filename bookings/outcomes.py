@@ -6,6 +6,7 @@ database cannot be seen by anybody: who is told `none` asks a few times more, an
 request again with its key, or to that booking, is safe whenever it arrives.
 """
 
+import re
 import uuid
 
 from django.http import HttpRequest, JsonResponse
@@ -45,15 +46,47 @@ CHANGES = {
 @require_safe
 @never_cache
 def of_hold(request: HttpRequest) -> JsonResponse:
-    """Of a hold, by its key: that of this user, or of any guest, whose proof it is. Two queries."""
+    """Of a hold, by its key: that of this user, or of any guest, whose proof it is.
+
+    The page says what it asked for as well (`slot`, `seat` or `quantity`), since its form may have
+    been used before: that booking is not meant. Two queries, and one for each such booking. Of a
+    hold that is over nothing is held.
+    """
     is_under_way = lifecycle.is_holding(browser.holder_of(request))
-    key = request.GET.get("key", "")
-    booking = find_made_with(request, key) if "\0" not in key else None
+    booking = _find_held(request, request.GET.get("key", ""), _digest_of(request))
     if booking:
         return _done(booking)
     if is_under_way:
         return JsonResponse({"outcome": "under_way"})
     return JsonResponse({"outcome": "none", "says": NOT_HELD})
+
+
+def _digest_of(request: HttpRequest) -> str | None:
+    """Of the hold that the page asks about; None if it does not say."""
+    seats, quantity = request.GET.getlist("seat"), request.GET.get("quantity", "").strip()
+    numbers = [request.GET.get("slot", ""), *(seats or [quantity])]
+    if not all(re.fullmatch(r"[0-9]{1,19}", number) for number in numbers):
+        return None
+    slot, *wanted = map(int, numbers)
+    if seats:
+        return lifecycle.digest_of_hold(slot, seat_ids=wanted)
+    return lifecycle.digest_of_hold(slot, quantity=wanted[0])
+
+
+def _find_held(request: HttpRequest, key: str, digest: str | None) -> Booking | None:
+    """What the page of that key holds or has booked with such a request, as `views.hold` does."""
+    if "\0" in key:
+        return None
+    for _ in range(lifecycle.MOST_KEYS):
+        booking = find_made_with(request, key)
+        if booking is None:
+            return None
+        is_same = digest is None or booking.request_digest == digest
+        if is_same and booking.state in (PENDING, CONFIRMED):
+            return booking
+        digest = digest or booking.request_digest
+        key = lifecycle.next_key(key, digest, booking if is_same else None)
+    return None
 
 
 @require_safe

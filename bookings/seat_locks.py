@@ -9,7 +9,8 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from django.db.models import F, Q, Subquery, Value
+from django.contrib.postgres.fields import ArrayField
+from django.db.models import BigIntegerField, BooleanField, F, Func, Q, Subquery, Value
 
 from booking_site.prepared import Statement, prepared, select, send
 from bookings.errors import InvalidRequest, SeatsTaken, SlotGone, TooFew
@@ -69,25 +70,34 @@ def _lapsed(slot: int) -> Any:
     return Seat.objects.filter(slot=slot).lapsed().order_by("held_until")
 
 
-def _unlocked(seats: Any, most: int, mine: tuple[int, ...] | None) -> Any:
+def _is_none_of(pks: list[int]) -> Func:
+    """One value, however many they are; of an IN each number would be another statement."""
+    array = Value(pks, ArrayField(BigIntegerField()))
+    is_none = BooleanField()
+    return Func(
+        F("pk"), array, template="%(expressions)s)", arg_joiner=" <> ALL (", output_field=is_none
+    )
+
+
+def _unlocked(seats: Any, most: int, mine: list[int] | None) -> Any:
     """So many of those seats that nobody has locked."""
     if mine:  # SKIP LOCKED does not skip one's own locks
-        seats = seats.exclude(pk__in=mine)
+        seats = seats.filter(_is_none_of(mine))
     return select(seats.lock_unlocked().values_list(*LOCKED, named=True)[:most])
 
 
 @prepared
-def _lock_free_from(most: int, *, slot: int, at: int, mine: tuple[int, ...] | None) -> Any:
+def _lock_free_from(most: int, *, slot: int, at: int, mine: list[int] | None) -> Any:
     return _unlocked(_free_from(slot, at), most, mine)
 
 
 @prepared
-def _lock_free_before(most: int, *, slot: int, at: int, mine: tuple[int, ...] | None) -> Any:
+def _lock_free_before(most: int, *, slot: int, at: int, mine: list[int] | None) -> Any:
     return _unlocked(_free_before(slot, at), most, mine)
 
 
 @prepared
-def _lock_lapsed(most: int, *, slot: int, mine: tuple[int, ...] | None) -> Any:
+def _lock_lapsed(most: int, *, slot: int, mine: list[int] | None) -> Any:
     return _unlocked(_lapsed(slot), most, mine)
 
 
@@ -192,7 +202,7 @@ def _top_up(
     found: list[Slot] | None = None
     for search in searches:
         if missing := quantity - len(seats):
-            mine = tuple(seat.pk for seat in seats) or None
+            mine = [seat.pk for seat in seats] or None
             *_, more, found = send(*first, search(missing, mine), read)
             seats, first = seats + more, ()
     if found is None:

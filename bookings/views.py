@@ -67,17 +67,21 @@ def hold(request: HttpRequest, slot_id: int) -> HttpResponse:
 def _hold_once(slot: Slot, wish: dict[str, Any], holder: Holder, key: str) -> Booking:
     """Holds; for the second click on one form returns what the first one got.
 
-    A form that was used and whose booking is over is an old tab or the Back button, not a double
-    click: it holds anew.
+    A form that was used for other seats, or whose booking is over, is an old tab or the Back
+    button, not a double click: it holds anew, and of that, too, a double click is one booking.
     """
     if not re.fullmatch(r"[!-~]{16,200}", key):
         key = uuid.uuid4().hex
-    try:
-        booking = lifecycle.hold(slot, **wish, holder=holder, idempotency_key=key)
-        if booking.is_new or booking.state in (Booking.Status.PENDING, Booking.Status.CONFIRMED):
-            return booking
-    except KeyReused:
-        pass
+    digest = lifecycle.digest_of_hold(slot.pk, **wish)
+    for _ in range(lifecycle.MOST_KEYS):
+        made = None
+        try:
+            made = lifecycle.hold(slot, **wish, holder=holder, idempotency_key=key)
+            if made.is_new or made.state in (Booking.Status.PENDING, Booking.Status.CONFIRMED):
+                return made
+        except KeyReused:
+            pass
+        key = lifecycle.next_key(key, digest, made)
     return lifecycle.hold(slot, **wish, holder=holder, idempotency_key=uuid.uuid4().hex)
 
 

@@ -315,7 +315,7 @@ def slot_context(request: HttpRequest, slot_id: int, selected: Collection[int] =
         "own": own,
         "key": uuid.uuid4().hex,
         "action": reverse("hold", args=[slot_id]),
-        "ask": reverse("hold_outcome"),
+        "ask": f"{reverse('hold_outcome')}?slot={slot_id}",
         "news": reverse("seat_grid", args=[slot_id]),
         "fingerprint": now.fingerprint + _mark(own),
     }

@@ -1,9 +1,11 @@
 """One reading for all who asked before it began, and never an older one."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count
-from threading import Event, Semaphore
+from threading import Event, Semaphore, get_ident
+from traceback import walk_tb
 
 import pytest
 from django.db import OperationalError, close_old_connections, connection, transaction
@@ -26,6 +28,7 @@ class Crowd:
         self.begun, self.may_end, self.waiting = Event(), Event(), Semaphore(0)
         self.numbers = count(1)
         self.fails: set[int] = set()
+        self.waits: dict[int, list[float]] = defaultdict(list)  # of each thread, seconds at most
         self.gathers = 0  # which reading lasts until three more wait
 
     def read(self) -> int:
@@ -71,6 +74,7 @@ def crowd(monkeypatch: pytest.MonkeyPatch) -> Iterator[Crowd]:
 
         class Watched(Future):
             def exception(self, timeout: float | None = None) -> BaseException | None:
+                crowd.waits[get_ident()].append(timeout)
                 crowd.waiting.release()
                 return super().exception(timeout)
 
@@ -112,6 +116,26 @@ def test_who_waits_too_long_is_told_so(crowd: Crowd, monkeypatch: pytest.MonkeyP
     assert crowd.ask() == "SlotBusy"
     assert crowd.end([first]) == [1]
     assert crowd.ask() == 2
+
+
+def test_who_waits_twice_waits_no_longer_than_who_waits_once(crowd: Crowd) -> None:
+    crowd.fails, crowd.gathers = {2}, 3
+    crowd.end(crowd.start(others=5))
+    twice = [waits for waits in crowd.waits.values() if len(waits) > 1]
+    assert twice
+    assert all(waits == sorted(set(waits), reverse=True) for waits in twice)
+
+
+def test_shared_error_does_not_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+    failed: Future = Future()
+    failed.set_exception(OperationalError())
+    monkeypatch.setattr(coalesce, "_next", {"key": failed})
+    frames = []
+    for _ in range(3):
+        with pytest.raises(OperationalError) as raised:
+            read_together("key", lambda: None)
+        frames.append(len(list(walk_tb(raised.value.__traceback__))))
+    assert frames == [frames[0]] * 3
 
 
 def test_who_waits_keeps_no_connection(crowd: Crowd) -> None:

@@ -222,6 +222,25 @@ def test_answer_that_does_not_come_is_asked_for(
 
 
 @pytest.mark.parametrize(("after", "is_held"), [("answer", True), ("nothing", False)])
+def test_form_that_was_used_before_is_told_of_what_it_asks_now(
+    visitor: Callable[..., Page], way: LossyWay, slot: Slot, after: str, is_held: bool
+) -> None:
+    page = visitor(slot.get_absolute_url())
+    key = page.locator("input[name=key]").input_value()
+    seat = slot.seats.get(label="A1").pk
+    earlier = lifecycle.hold(slot, seat_ids=[seat], idempotency_key=key)
+    choose(page, "A2", "A3")
+    way.lose(f"POST /slots/{slot.pk}/hold", after=after)
+    press_hold(page)
+    if is_held:
+        expect_booking(page, "PENDING")
+        assert str(earlier.pk) not in page.url
+    else:
+        expect_told(page)
+    assert sorted(held()) == ([["A1"], ["A2", "A3"]] if is_held else [["A1"]])
+
+
+@pytest.mark.parametrize(("after", "is_held"), [("answer", True), ("nothing", False)])
 def test_page_that_was_reloaded_meanwhile_asks_as_well(
     visitor: Callable[..., Page], way: LossyWay, slot: Slot, after: str, is_held: bool
 ) -> None:

@@ -2,16 +2,25 @@
 is as good as new whatever fails.
 """
 
+import gc
 import signal
 import threading
 import uuid
+import weakref
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from django.conf import LazySettings
-from django.db import DataError, IntegrityError, OperationalError, connection, transaction
+from django.db import (
+    DataError,
+    IntegrityError,
+    InternalError,
+    OperationalError,
+    connection,
+    transaction,
+)
 from django.db.models import Value
 from django.db.transaction import TransactionManagementError
 from django.test.utils import CaptureQueriesContext
@@ -169,16 +178,16 @@ USES: list[tuple[Callable, list[tuple[tuple, dict[str, Any]]]]] = [
             search,
             [
                 ((1,), {"slot": 1, "at": 5, "mine": None}),
-                ((1,), {"slot": 5, "at": 1, "mine": (9,)}),
-                ((3,), {"slot": 2, "at": 2**20, "mine": (2,)}),
-                ((3,), {"slot": 2, "at": 0, "mine": (2, 3)}),
+                ((1,), {"slot": 5, "at": 1, "mine": [9]}),
+                ((3,), {"slot": 2, "at": 2**20, "mine": [2]}),
+                ((3,), {"slot": 2, "at": 0, "mine": [2, 3]}),
             ],
         )
         for search in (seat_locks._lock_free_from, seat_locks._lock_free_before)
     ),
     (
         seat_locks._lock_lapsed,
-        [((n,), {"slot": n, "mine": mine}) for n in (1, 2) for mine in (None, (1,), (1, 2))],
+        [((n,), {"slot": n, "mine": mine}) for n in (1, 2) for mine in (None, [1], [1, 2])],
     ),
     (
         seat_locks._see_left,
@@ -331,14 +340,46 @@ def test_slot_that_is_sold_out_and_gone_is_said_to_be_gone(slot: Slot) -> None:
 @pytest.mark.usefixtures("anew")
 def test_none_one_and_two_values_have_plans_of_their_own() -> None:
     with transaction.atomic():
-        plans = [
-            seat_locks._lock_lapsed(1, slot=1, mine=mine).plan for mine in (None, (1,), (1, 2))
-        ]
-        again = [
-            seat_locks._lock_lapsed(1, slot=2, mine=mine).plan for mine in (None, (7,), (5, 6))
-        ]
+        wanted, others = (None, (1,), (1, 2)), (None, (7,), (5, 6))
+        plans = [seat_locks._lock_own_and_named(booking=ONE, pks=pks).plan for pks in wanted]
+        again = [seat_locks._lock_own_and_named(booking=OTHER, pks=pks).plan for pks in others]
     assert len({plan.query for plan in plans}) == 3
     assert again == plans
+
+
+@pytest.mark.usefixtures("anew")
+def test_array_has_one_plan_however_long_it_is(slot: Slot) -> None:
+    """Else there would be one for each number of seats wanted and each that is locked already."""
+    seats = list(slot.seats.values_list("pk", flat=True))
+    for most in (1, 6):
+        for number in range(1, 6):
+            with transaction.atomic():
+                search = seat_locks._lock_free_from(
+                    most, slot=slot.pk, start=0, mine=seats[:number]
+                )
+                [found] = send(search)
+            assert [seat.pk for seat in found] == seats[number:][:most]
+    assert len(prepared._plans) == 2
+
+
+@pytest.mark.usefixtures("anew")
+def test_so_many_plans_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepared, "MOST_PLANS", 3)
+    for n in range(1, 8):
+        assert send(slots_views._next_slots(Doctor, 4, pks=tuple(range(n)))) == [[]]
+        assert len(prepared._plans) <= 3
+
+
+def test_name_is_that_of_the_statement_in_every_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two may be lent the same connection to PostgreSQL, one after the other."""
+    ways = [{"email": "ada@example.org"}, {"name": "Ada"}, {"phone": "1"}]
+    names = []
+    for order in (ways, ways[::-1]):
+        monkeypatch.setattr(prepared, "_plans", {})
+        plans = [lifecycle._update_booking(pk=ONE, was="PENDING", **way).plan for way in order]
+        names.append({plan.query: plan.name for plan in plans})
+    assert names[0] == names[1]
+    assert len(set(names[0].values())) == 3
 
 
 def test_value_without_a_place_is_refused() -> None:
@@ -524,15 +565,14 @@ def test_broken_transaction_is_refused(server: Connection) -> None:
 @pytest.mark.parametrize("spoil", ["DEALLOCATE ALL", "rename"])
 def test_connection_that_others_use_too_is_given_up(server: Connection, spoil: str) -> None:
     send(told(text="prepared"))
-    [plan] = [plan for plan in prepared._plans.values() if plan.name.startswith(b"told")]
     if spoil == "rename":  # ours is there, though we have not made it
-        prepared._sessions.pop(server)
+        del vars(server)["holdfast_session"]
     else:
         server.execute(spoil)
     with pytest.raises(OperationalError), transaction.atomic():
         send(told(text="gone"))
     assert server.closed
-    assert plan.name not in prepared._sessions.get(connection.connection, set())
+    assert names() == []
 
 
 def test_connection_that_the_server_ended_is_an_operational_error(server: Connection) -> None:
@@ -547,6 +587,42 @@ def test_connection_that_the_server_ended_is_an_operational_error(server: Connec
         act()
     other.close()
     assert server.closed
+
+
+def test_what_ended_the_connection_is_told(server: Connection) -> None:
+    """This process had stalled within a transaction: others had its locks, so it is "busy"."""
+
+    def act() -> None:
+        send(lifecycle._bound_waiting(lock="4s", statement="10s", idle="1ms"))
+        backend = "SELECT FROM pg_stat_activity WHERE pid = %s"
+        while other.execute(backend, [server.info.backend_pid]).fetchall():
+            pass
+        send(told(text="too late"), told(text="never"))
+
+    with connection.copy().cursor() as other:
+        with pytest.raises(InternalError) as raised, transaction.atomic():
+            act()
+        other.db.close()
+    assert isinstance(raised.value.__cause__, errors.IdleInTransactionSessionTimeout)
+    assert server.closed
+
+
+def test_closed_connection_is_not_kept(server: Connection) -> None:
+    connection.close()
+    with transaction.atomic():
+        send(told(text="prepared"))
+        mine = weakref.ref(connection.connection)
+    mine().close()
+    connection.close()
+    gc.collect()
+    assert mine() is None
+
+
+def test_same_statement_twice_in_one_trip(server: Connection) -> None:
+    connection.close()
+    for _ in range(2):
+        assert send(told(text="one"), told(text="two")) == [[("one",)], [("two",)]]
+    assert len(names()) == 1
 
 
 def test_time_out_in_a_trip_is_busy(server: Connection) -> None:

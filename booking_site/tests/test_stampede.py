@@ -23,6 +23,7 @@ from slots.models import Seat
 pytestmark = pytest.mark.django_db(transaction=True)
 
 CROWD = int(os.environ.get("STAMPEDE_CLIENTS", "200"))
+NOTHING: dict[int, str] = {}
 WELL = "No seat was sold twice, no free one was refused, and nothing broke."
 
 
@@ -152,18 +153,23 @@ def test_slot_or_seat_that_there_is_not_is_one_sentence(site: LiveSite) -> None:
 
 
 class WrongSite:
-    """Five seats, of which it says that they are in that state after the first look at them."""
+    """Five seats, of which it says that they are in that state after the first look at them; and of
+    some what they are at first.
+    """
 
-    def __init__(self, hold: Callable[[int], tuple[int, Any]], after: str) -> None:
-        self.hold, self.after = hold, after
+    def __init__(
+        self, hold: Callable[[int], tuple[int, Any]], after: str, first: dict[int, str] = NOTHING
+    ) -> None:
+        self.hold, self.after, self.first = hold, after, first
         self.holds = self.looks = 0
         self.cancelled: list[str] = []
 
     def answer(self, method: str, path: str) -> tuple[int, Any]:
         if path.endswith("/seats"):
             self.looks += 1
-            state = self.after if self.looks == 2 else "AVAILABLE"
-            return 200, [{"id": n, "label": f"A{n}", "state": state} for n in range(1, 6)]
+            states = dict.fromkeys(range(1, 6), self.after if self.looks == 2 else "AVAILABLE")
+            states |= self.first if self.looks == 1 else NOTHING
+            return 200, [{"id": n, "label": f"A{n}", "state": states[n]} for n in states]
         if path.endswith("/cancel"):
             self.cancelled.append(path.split("/")[-2])
             return 200, {}
@@ -242,6 +248,33 @@ def test_site_that_does_wrong_is_found_out(
     assert told == failed
     assert "The database of this command is not the site's: not looked at." in said
     assert WELL not in said
+
+
+@pytest.mark.parametrize(
+    ("hold", "after"),
+    [
+        (lambda n: won(n, n), "RESERVED"),
+        (lambda n: refused("sold_out"), "AVAILABLE"),
+        (lambda n: refused("seats_taken", "A2"), "AVAILABLE"),
+    ],
+    ids=["sold to one", "free, any", "free, named"],
+)
+def test_hold_of_others_that_ends_meanwhile_is_no_fault(
+    hold: Callable[[int], tuple[int, Any]], after: str
+) -> None:
+    site = WrongSite(hold, after, first=dict.fromkeys(range(1, 6), "RESERVED"))
+    with wrong(site) as url:
+        said, told = stampede(url, 1, "--clients", 2, "--yes")
+    assert told == ""
+    seats = "A1, A2" if after == "RESERVED" else "A1, A2, A3, A4, A5"
+    assert f"Others held at first, but not to the end: {seats}." in said
+
+
+def test_seat_of_a_confirmed_booking_that_is_sold_is_found_out() -> None:
+    site = WrongSite(lambda n: won(n, n), "RESERVED", first={1: "BOOKED", 2: "RESERVED"})
+    with wrong(site) as url:
+        _, told = stampede(url, 1, "--clients", 2, "--yes")
+    assert told == "Sold, though it was not free: A1."
 
 
 def test_what_was_held_without_an_answer_is_given_back_as_well() -> None:

@@ -31,6 +31,7 @@ from bookings.lifecycle import (
 )
 from bookings.models import Booking, BookingEvent
 from slots import inventory
+from slots.live import _outbox
 from slots.models import Seat, Slot
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -902,6 +903,22 @@ def test_cancelled_slots_are_finished(slot: Slot) -> None:
     assert events(sold)[-1] == ("cancel", "CONFIRMED", "CANCELLED", "system", "")
     assert lifecycle.finish_cancelled_slots() == []
     assert len(owned(whole)) == 1
+
+
+@pytest.mark.parametrize("act", [lifecycle.confirm, lifecycle.cancel, lifecycle.release])
+def test_change_is_told_though_its_answer_is_lost(
+    slot: Slot, act: Callable[..., Booking], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(*_: object) -> None:
+        raise OperationalError
+
+    booking = lifecycle.hold(slot, quantity=1)
+    monkeypatch.setattr(lifecycle, "_reload", lose)
+    _outbox._topics.clear()
+    with pytest.raises(OperationalError):
+        act(booking, actor="tester")
+    assert Booking.objects.get().status != "PENDING"
+    assert _outbox._topics == {("slot", slot.pk)}
 
 
 # ── Who did it ────────────────────────────────────────────────────────────────────────────────────

@@ -26,8 +26,8 @@ def done(booking: Booking) -> dict[str, str]:
     return {"outcome": "done", "url": booking.get_absolute_url()}
 
 
-def of_hold(client: Client, key: str = KEY) -> dict[str, str]:
-    return client.get("/bookings/outcome", {"key": key}).json()
+def of_hold(client: Client, key: str = KEY, **asked: object) -> dict[str, str]:
+    return client.get("/bookings/outcome", {"key": key} | asked).json()
 
 
 def of_change(client: Client, booking: Booking, to: str, **more: object) -> dict[str, str]:
@@ -35,13 +35,69 @@ def of_change(client: Client, booking: Booking, to: str, **more: object) -> dict
     return client.get(reverse("outcome", args=[booking.pk]), query).json()
 
 
-def test_hold_is_told_by_its_key_whatever_became_of_it(client: Client, slot: Slot) -> None:
+def test_hold_is_told_by_its_key(client: Client, slot: Slot) -> None:
     booking = lifecycle.hold(slot, quantity=1, idempotency_key=KEY)
     assert of_hold(client) == done(booking)
+    lifecycle.confirm(booking, name="Ada", email="ada@example.org")
+    assert of_hold(client) == done(booking)
+
+
+def test_hold_that_is_over_is_told_to_be_none(client: Client, slot: Slot) -> None:
+    booking = lifecycle.hold(slot, quantity=1, idempotency_key=KEY)
     lapse(booking)
-    assert of_hold(client) == done(booking)
+    assert of_hold(client)["outcome"] == "none"
     lifecycle.expire_due()
+    assert of_hold(client)["outcome"] == "none"
+
+
+def post_hold(client: Client, slot: Slot, quantity: int) -> Booking:
+    form = {"quantity": quantity, "key": KEY}
+    response = client.post(reverse("hold", args=[slot.pk]), form)
+    return Booking.objects.get(pk=response["Location"].split("/")[2])
+
+
+def test_form_that_was_used_for_something_else_is_told_of_what_it_asked(
+    client: Client, slot: Slot
+) -> None:
+    first = post_hold(client, slot, 1)
+    assert of_hold(client, slot=slot.pk, quantity=1) == done(first)
+    assert of_hold(client, slot=slot.pk, quantity=2)["outcome"] == "none"
+    second = post_hold(client, slot, 2)
+    assert of_hold(client, slot=slot.pk, quantity=2) == done(second)
+    assert of_hold(client, slot=slot.pk, quantity=1) == done(first)
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_form_whose_booking_is_over_is_told_of_the_new_one(
+    client: Client, slot: Slot, times: int
+) -> None:
+    for _ in range(times):
+        before = post_hold(client, slot, 1)
+        lifecycle.cancel(before)
+        assert of_hold(client, slot=slot.pk, quantity=1)["outcome"] == "none"
+    booking = post_hold(client, slot, 1)
+    assert booking != before
+    assert of_hold(client, slot=slot.pk, quantity=1) == done(booking)
     assert of_hold(client) == done(booking)
+    assert post_hold(client, slot, 1) == booking
+
+
+def test_form_tells_of_named_seats_in_any_order(client: Client) -> None:
+    hall = SlotFactory(rows=1, seats_per_row=4)
+    first, *others = hall.seats.values_list("pk", flat=True)
+    for seats in ([first], others):
+        form = {"seat": seats, "key": KEY}
+        client.post(reverse("hold", args=[hall.pk]), form)
+        booking = Booking.objects.get(quantity=len(seats))
+        assert of_hold(client, slot=hall.pk, seat=seats[::-1]) == done(booking)
+
+
+@pytest.mark.parametrize("query", [{"slot": "x"}, {"quantity": "²"}, {"seat": ["1", "-"]}])
+def test_question_that_makes_no_sense_is_answered_by_its_key(
+    client: Client, slot: Slot, query: dict[str, object]
+) -> None:
+    booking = post_hold(client, slot, 1)
+    assert of_hold(client, **({"slot": slot.pk, "quantity": 1} | query)) == done(booking)
 
 
 @pytest.mark.parametrize("key", ["", "another key of sixteen", "x" * 201, "\0", "ü" * 20])

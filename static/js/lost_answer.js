@@ -38,7 +38,12 @@
 
   async function question({ ask, kept }) {
     const url = new URL(ask, window.location.href)
-    if (kept.key) url.searchParams.set('key', kept.key)
+    if (kept.key) {
+      url.searchParams.set('key', kept.key)
+      // What was asked for, since a form may have been used before, for something else.
+      for (const seat of kept.seats) url.searchParams.append('seat', seat)
+      if (kept.quantity) url.searchParams.set('quantity', kept.quantity)
+    }
     try {
       const options = { headers: { Accept: 'application/json' }, cache: 'no-store', signal: AbortSignal.timeout(PATIENCE) }
       const answer = await fetch(url, options)

@@ -272,12 +272,23 @@ class Command(BaseCommand):
         sold = Counter(sorted(chain.from_iterable(map(_seats, crowd_of))))
         if twice := [after[pk][0] for pk, times in sold.items() if times > 1]:
             faults.append(f"Sold twice: {', '.join(twice)}.")
-        if taken := [before[pk][0] for pk in sold if before[pk][1] != "AVAILABLE"]:
-            faults.append(f"Sold, though it was not free: {', '.join(taken)}.")
+        # What others held may have lapsed, or been given back, before the crowd asked or after.
+        held = {pk for pk, (_, state) in before.items() if state == "RESERVED"}
+        ended = held.intersection(sold) | {pk for pk in held if after[pk][1] == "AVAILABLE"}
+        if back := [label for pk, (label, _) in after.items() if pk in ended]:
+            self.stdout.write(f"Others held at first, but not to the end: {', '.join(back)}.")
+        not_free = [pk for pk in sold if before[pk][1] != "AVAILABLE" and pk not in held]
+        if not_free:
+            labels = ", ".join(before[pk][0] for pk in not_free)
+            faults.append(f"Sold, though it was not free: {labels}.")
         if lost := [after[pk][0] for pk in sold if after[pk][1] == "AVAILABLE"]:
             faults.append(f"Held by somebody, and still offered: {', '.join(lost)}.")
-        # Nothing was given back meanwhile: what is free now was free all the time.
-        free = {label for label, state in after.values() if state == "AVAILABLE"}
+        # The crowd has given nothing back yet: what is free now and was then was so all the time.
+        free = {
+            label
+            for pk, (label, state) in after.items()
+            if state == "AVAILABLE" and before.get(pk) == (label, state)
+        }
         for client in crowd_of:
             code = _code(client.answer)
             if code == "sold_out" and len(free) >= client.wish.get("quantity", math.inf):
