@@ -355,7 +355,7 @@ def test_array_has_one_plan_however_long_it_is(slot: Slot) -> None:
         for number in range(1, 6):
             with transaction.atomic():
                 search = seat_locks._lock_free_from(
-                    most, slot=slot.pk, start=0, mine=seats[:number]
+                    most, slot=slot.pk, at=0, mine=seats[:number]
                 )
                 [found] = send(search)
             assert [seat.pk for seat in found] == seats[number:][:most]
