@@ -354,9 +354,7 @@ def test_array_has_one_plan_however_long_it_is(slot: Slot) -> None:
     for most in (1, 6):
         for number in range(1, 6):
             with transaction.atomic():
-                search = seat_locks._lock_free_from(
-                    most, slot=slot.pk, at=0, mine=seats[:number]
-                )
+                search = seat_locks._lock_free_from(most, slot=slot.pk, at=0, mine=seats[:number])
                 [found] = send(search)
             assert [seat.pk for seat in found] == seats[number:][:most]
     assert len(prepared._plans) == 2
