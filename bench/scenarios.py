@@ -29,7 +29,7 @@ class Pace:
 
 
 QUICK = Pace(seconds=1.5, warm_up=0.5, repeats=3, limit_seconds=1)
-FULL = Pace(seconds=8, warm_up=2, repeats=3, limit_seconds=5)
+FULL = Pace(seconds=5, warm_up=1, repeats=3, limit_seconds=3)
 
 
 @dataclass(frozen=True)
