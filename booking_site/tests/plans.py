@@ -68,8 +68,8 @@ def _explain_generic(kind: str, plan: prepared.Plan, params: Any) -> tuple[str, 
     raw.execute(f"PREPARE explained AS {plan.query.decode()}".replace("%", "%%"))
     raw.execute("SET plan_cache_mode = force_generic_plan")
     try:
-        marks = ", ".join(["%s"] * len(values))
-        return _explain(kind, f"EXECUTE explained({marks})", values)
+        marks = f"({', '.join(['%s'] * len(values))})" if values else ""
+        return _explain(kind, f"EXECUTE explained{marks}", values)
     finally:
         raw.execute("RESET plan_cache_mode")
         raw.execute("DEALLOCATE explained")
