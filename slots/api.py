@@ -193,7 +193,9 @@ def slots(
     """Slots that have not been called off, the next first: future ones, unless `from` is given."""
 
     def read() -> bytes:
-        if pages.offset or pages.limit not in USUAL_LIMITS:
+        # Of one doctor or show the plan is made for that one.
+        of_one = filters.doctor or filters.show
+        if of_one or pages.offset or pages.limit not in USUAL_LIMITS:
             return _write_slots(_asked_for(filters), pages)
         asked = filters.dict()
         available = asked.pop("available")

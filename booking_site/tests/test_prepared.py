@@ -644,11 +644,13 @@ def test_interrupt_ends_the_statement_and_the_connection_is_kept(server: Connect
         other.close()
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
     thread = threading.Thread(target=interrupt)
     thread.start()
     with pytest.raises(KeyboardInterrupt), transaction.atomic():
         send(told(text="first"), sleep(text="for a minute"), told(text="never"))
     thread.join()
+    signal.signal(signal.SIGINT, before)
     assert connection.connection is server
 
 

@@ -4,6 +4,22 @@
   const stops = () => [...list().querySelectorAll('a[href], button, input')]
   let focused = null
 
+  // What is asked for goes before news: a list that news have exchanged meanwhile would not get it.
+  let asked = 0
+  document.addEventListener('htmx:beforeRequest', (event) => {
+    const { elt, target } = event.detail
+    if (target?.id !== 'results') return
+    if (elt.id === 'results') {
+      if (asked) event.preventDefault()
+    } else {
+      asked += 1
+      window.htmx.trigger(list(), 'htmx:abort')
+    }
+  })
+  document.addEventListener('htmx:afterRequest', ({ detail }) => {
+    if (detail.target?.id === 'results' && detail.elt.id !== 'results') asked = Math.max(0, asked - 1)
+  })
+
   document.addEventListener('htmx:beforeSwap', ({ detail }) => {
     const at = stops().indexOf(document.activeElement)
     if (detail.shouldSwap && at >= 0) focused = { at, href: document.activeElement.href }
