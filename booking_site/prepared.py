@@ -196,10 +196,10 @@ def _maker(rows: QuerySet, compiler: Any) -> Callable[[tuple], Any] | None:
     model, own = info["model"], info["select_fields"]
     first, end = own[0], own[-1] + 1
     names = [column.target.attname for column, *_ in compiler.select[first:end]]
-    related = get_related_populators(info, compiler.select, connection.alias)
+    related = get_related_populators(info, compiler.select, DEFAULT_DB_ALIAS)
 
     def make(row: tuple) -> Model:
-        made = model.from_db(connection.alias, names, row[first:end])
+        made = model.from_db(DEFAULT_DB_ALIAS, names, row[first:end])
         for populator in related:
             populator.populate(row, made)
         for name, column in annotations.items():
@@ -216,6 +216,20 @@ def update(rows: QuerySet, **values: Any) -> Written:
     return Written(*query.get_compiler(connection=connection).as_sql(), None)
 
 
+def exactly(rows: int, change: Written) -> Written:
+    """The same; PostgreSQL refuses it (raising WrongCount) if it changes another number of rows.
+
+    So nothing needs to be looked at before COMMIT, which can go along.
+    """
+    wrong = f"'changed ' || COUNT(*) || ' rows, not {rows}'"
+    count = f"SELECT CASE COUNT(*) WHEN {rows} THEN {rows} ELSE CAST({wrong} AS integer) END"
+    text = f"WITH changed AS ({change.sql} RETURNING 1) {count} FROM changed"
+    return Written(text, change.params, lambda found: found[0][0])
+
+
+WrongCount = errors.InvalidTextRepresentation  # it tells how many: “changed 1 rows, not 2”
+
+
 def insert(row: Model) -> Written:
     """What `row.save(force_insert=True)` would execute; a key that PostgreSQL makes is not told."""
     fields = [field for field in row._meta.concrete_fields if not field.primary_key or row.pk]
@@ -228,7 +242,7 @@ def insert(row: Model) -> Written:
 def stored(row: Model) -> None:
     """Says that the row of a model is in the database: `insert` has been executed."""
     row._state.adding = False
-    row._state.db = connection.alias
+    row._state.db = DEFAULT_DB_ALIAS
 
 
 def function(text: str, *params: Any) -> Written:
@@ -270,8 +284,9 @@ CONFUSED = (
 )
 
 
-def send(*statements: Statement) -> list[Any]:
-    """Executes them in this order, in one round trip; the transaction begins with them if need be.
+def send(*statements: Statement, commits: bool = False) -> list[Any]:
+    """Executes them in this order, in one round trip; the transaction begins with them if need be,
+    and with `commits` its COMMIT goes along: they must be the last of an `atomic` block.
 
     Returns of each its list of results, or how many rows it changed. Each sees what was committed
     before it began, as if it were sent alone. The first that fails raises, as Django's cursors do;
@@ -290,7 +305,9 @@ def send(*statements: Statement) -> list[Any]:
     raw = database.connection
     with database.wrap_database_errors, raw.lock:
         try:
-            answers = raw.wait(_converse(raw, statements))
+            # A block within others is theirs to commit; after this Django's COMMIT sends nothing.
+            commits = commits and len(database.atomic_blocks) == 1
+            answers = raw.wait(_converse(raw, statements, commits=commits))
         except CONFUSED as error:
             raw.close()
             raise errors.OperationalError("The connection was used by others, too.") from error
@@ -306,7 +323,7 @@ def _execute(database: Any, statement: Statement) -> Any:
 
 
 def _converse(
-    raw: Connection, statements: Sequence[Statement]
+    raw: Connection, statements: Sequence[Statement], *, commits: bool = False
 ) -> Generator[Any, Any, list[PGresult]]:
     """The statements and their answers in libpq's pipeline mode, for `Connection.wait`.
 
@@ -335,6 +352,9 @@ def _converse(
             else:
                 server.send_query_params(plan.query, params)
             sent.append(None)
+        if commits:
+            server.send_query_params(b"COMMIT", None)
+            sent.append(b"")
         server.pipeline_sync()
         yield from flush(server)
         for name in sent:

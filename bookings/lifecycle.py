@@ -18,8 +18,8 @@ The lock protocol (DESIGN.md gives the reasons):
     candidates in id order. `SoldOut` only when an unlocked count says so.
  6. The end of a hold is computed once, from the database's clock; the seats copy it. A hold is live
     while that is after statement_timestamp().
- 7. Every status change is a guarded update of exactly one row, and the seats owned are counted. A
-    mismatch raises; it never repairs.
+ 7. Every status change is a guarded update of exactly one row, and the seats owned are counted; it
+    is PostgreSQL that refuses another number. A mismatch raises; it never repairs.
  8. Waiting is bounded. What runs out of time, deadlocks or loses the database is `SlotBusy`, or an
     OperationalError that the site answers with 503.
  9. The same request twice is the same booking: on a refusal with a key, the key is looked up first.
@@ -41,7 +41,14 @@ from functools import partial
 from typing import Any, TypeVar
 
 from django.conf import settings
-from django.db import IntegrityError, InternalError, OperationalError, connection, transaction
+from django.db import (
+    DataError,
+    IntegrityError,
+    InternalError,
+    OperationalError,
+    connection,
+    transaction,
+)
 from django.db.models import QuerySet
 from django.db.models.functions import Now
 from psycopg import errors as postgres
@@ -52,6 +59,8 @@ from booking_site import database
 from booking_site.database import BOUND_WAITING, bound_waiting
 from booking_site.prepared import (
     Statement,
+    WrongCount,
+    exactly,
     function,
     insert,
     prepared,
@@ -136,7 +145,7 @@ def hold(
     What is returned has all that `Booking.objects.for_page().with_seats()` adds. Of `slot` only the
     key is looked at: what else there is of it is read after the locks.
 
-    Locks the seats it takes. Seven queries, BEGIN and COMMIT included, in three round trips; for a
+    Locks the seats it takes. Seven queries, BEGIN and COMMIT included, in two round trips; for a
     holder who is known two more, in one, to count what is held.
     Raises InvalidRequest, SeatsTaken, SoldOut, SlotClosed, SlotGone, TooManyHolds, KeyReused,
     AccountGone, SlotBusy.
@@ -163,7 +172,8 @@ def hold(
             request_digest=digest,
             **details,
         )
-        _write(_create(booking), *_give_seats(seats, booking, held_until=booking.expires_at))
+        give = _give_seats(seats, booking, held_until=booking.expires_at)
+        _write(_create(booking), *give, commits=True)
         stored(booking)
         booking.state, booking.reason = booking.status, booking.failure_reason
         booking.now, booking.seconds_left = fresh.now, float(settings.HOLD_SECONDS)
@@ -387,6 +397,7 @@ def extend(booking: Booking) -> Booking:
         _write(
             _update_one(current, expires_at=expires_at),
             *_give_seats(seats, current, held_until=expires_at),
+            commits=True,
         )
         return seats
 
@@ -847,20 +858,17 @@ def _require_hold(booking: Booking, verb: str) -> None:
     )
 
 
-@dataclass(frozen=True)
-class Step:
-    """One guarded write: how many rows it must change, and what else it would be."""
+def _write(*changes: Statement, commits: bool = False) -> None:
+    """Makes them in this order, in one round trip; with `commits`, as the last of the transaction.
 
-    statement: Statement
-    rows: int
-    breach: str
-
-
-def _write(*steps: Step) -> None:
-    """Does them in this order, in one round trip; each must change the rows that it says."""
-    counts = send(*(step.statement for step in steps))
-    for rows, step in zip(counts, steps, strict=True):
-        _expect(rows == step.rows, f"{step.breach}: {rows} of {step.rows} rows")
+    Raises BrokenInvariant if one does not change the rows that it must.
+    """
+    try:
+        send(*changes, commits=commits)
+    except DataError as error:
+        if not isinstance(error.__cause__, WrongCount):
+            raise
+        raise BrokenInvariant(str(error)) from error
 
 
 def _change_status(
@@ -871,7 +879,7 @@ def _change_status(
     actor: Holder | str,
     reason: str = "",
     **values: Any,
-) -> list[Step]:
+) -> list[Statement]:
     """Moves a locked booking to `status` and writes its history, both or neither."""
     return [
         _update_one(booking, status=status, **values),
@@ -879,9 +887,9 @@ def _change_status(
     ]
 
 
-def _create(booking: Booking) -> Step:
+def _create(booking: Booking) -> Statement:
     values = {name: getattr(booking, name) for name in BOOKING_COLUMNS}
-    return Step(_insert_booking(**values), 1, f"booking {booking.pk} was not written")
+    return _insert_booking(**values)
 
 
 BOOKING_COLUMNS = [field.attname for field in Booking._meta.concrete_fields]
@@ -898,8 +906,8 @@ def _record(
     to_status: str,
     actor: Holder | str,
     reason: str,
-) -> Step:
-    event = _insert_event(
+) -> Statement:
+    return _insert_event(
         booking_id=booking.pk,
         action=action,
         from_status=booking.status,
@@ -907,7 +915,6 @@ def _record(
         actor=str(actor),
         reason=reason,
     )
-    return Step(event, 1, f"the history of booking {booking.pk} was not written")
 
 
 @prepared
@@ -915,43 +922,41 @@ def _insert_event(**values: Any) -> Any:
     return insert(BookingEvent(**values))
 
 
-def _update_one(booking: Booking, **values: Any) -> Step:
+def _update_one(booking: Booking, **values: Any) -> Statement:
     """Updates the booking if its status is still the one that was read; it must be."""
-    change = _update_booking(pk=booking.pk, was=booking.status, **values)
-    return Step(change, 1, f"booking {booking.pk} was no longer {booking.status}")
+    return _update_booking(pk=booking.pk, was=booking.status, **values)
 
 
 @prepared
 def _update_booking(*, pk: uuid.UUID, was: str, **values: Any) -> Any:
-    return update(Booking.objects.filter(pk=pk, status=was), **values)
+    return exactly(1, update(Booking.objects.filter(pk=pk, status=was), **values))
 
 
-def _give_seats(seats: Seats, booking: Booking, *, held_until: datetime | None) -> list[Step]:
+def _give_seats(seats: Seats, booking: Booking, *, held_until: datetime | None) -> list[Statement]:
     """Makes the booking the owner of locked seats: until then, or (None) for good."""
     if not seats:
         return []
     pks = tuple(seat.pk for seat in seats)
-    give = _update_seats(pks=pks, booking=booking.pk, held_until=held_until)
-    return [Step(give, len(seats), f"gave locked seats to {booking.pk}")]
+    return [_update_seats(pks=pks, booking=booking.pk, held_until=held_until)]
 
 
 @prepared
 def _update_seats(*, pks: tuple[int, ...], booking: uuid.UUID, held_until: datetime | None) -> Any:
-    return update(Seat.objects.filter(pk__in=pks), booking=booking, held_until=held_until)
+    seats = Seat.objects.filter(pk__in=pks)
+    return exactly(len(pks), update(seats, booking=booking, held_until=held_until))
 
 
-def _release_seats(seats: Seats, booking: Booking) -> list[Step]:
+def _release_seats(seats: Seats, booking: Booking) -> list[Statement]:
     """Makes locked seats of the booking free."""
     if not seats:
         return []
-    release = _free_seats(pks=tuple(seat.pk for seat in seats), booking=booking.pk)
-    return [Step(release, len(seats), f"released locked seats of {booking.pk}")]
+    return [_free_seats(pks=tuple(seat.pk for seat in seats), booking=booking.pk)]
 
 
 @prepared
 def _free_seats(*, pks: tuple[int, ...], booking: uuid.UUID) -> Any:
     owned = Seat.objects.filter(pk__in=pks, booking=booking)
-    return update(owned, booking=None, held_until=None)
+    return exactly(len(pks), update(owned, booking=None, held_until=None))
 
 
 def _expect(holds: bool, breach: str) -> None:

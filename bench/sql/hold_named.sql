@@ -14,7 +14,7 @@ SELECT "slots_seat"."id" AS "pk", "slots_seat"."label" AS "label", "slots_seat".
 -- \startpipeline
 SELECT "slots_slot"."id", "slots_slot"."doctor_id", "slots_slot"."show_id", "slots_slot"."starts_at", "slots_slot"."ends_at", "slots_slot"."opens_at", "slots_slot"."closes_at", "slots_slot"."seating", "slots_slot"."cancelled_at", "slots_slot"."cancel_reason", "slots_slot"."first_seat_id", "slots_slot"."last_seat_id", STATEMENT_TIMESTAMP() AS "now" FROM "slots_slot" WHERE "slots_slot"."id" = :slot ORDER BY "slots_slot"."starts_at" ASC, "slots_slot"."id" ASC;
 INSERT INTO "bookings_booking" ("id", "reference", "slot_id", "user_id", "session_key", "name", "email", "phone", "quantity", "labels", "status", "failure_reason", "expires_at", "idempotency_key", "request_digest", "created_at", "confirmed_at", "cancelled_at") VALUES (/*value*/lpad(to_hex((:n)::bigint), 32, '0')::uuid/**/, /*value*/left(encode(sha256((:n)::text::bytea), 'base64'), 8)/**/, :slot, NULL, '', '', '', '', 1, ARRAY[:seat_label]::varchar(40)[], 'PENDING', '', /*value*/now() + interval '2 minutes'/**/, NULL, /*value*/md5((:n)::text)/**/, /*value*/now()/**/, NULL, NULL);
-UPDATE "slots_seat" SET "booking_id" = /*value*/lpad(to_hex((:n)::bigint), 32, '0')::uuid/**/, "held_until" = /*value*/now() + interval '2 minutes'/**/ WHERE "slots_seat"."id" IN (:seat_pk);
+WITH changed AS (UPDATE "slots_seat" SET "booking_id" = /*value*/lpad(to_hex((:n)::bigint), 32, '0')::uuid/**/, "held_until" = /*value*/now() + interval '2 minutes'/**/ WHERE "slots_seat"."id" IN (:seat_pk) RETURNING 1) SELECT CASE COUNT(*) WHEN 1 THEN 1 ELSE CAST('changed ' || COUNT(*) || ' rows, not 1' AS integer) END FROM changed;
 COMMIT;
 -- \endpipeline
 \else

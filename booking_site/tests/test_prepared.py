@@ -8,7 +8,9 @@ import threading
 import uuid
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -32,7 +34,7 @@ from booking_site.prepared import function, insert, select, send, update
 from booking_site.tests.factories import SlotFactory
 from booking_site.tests.races import lapse
 from bookings import access, lifecycle, seat_locks
-from bookings.errors import KeyReused, SeatsTaken, SlotGone, SoldOut, TooManyHolds
+from bookings.errors import BrokenInvariant, KeyReused, SeatsTaken, SlotGone, SoldOut, TooManyHolds
 from bookings.lifecycle import Holder
 from bookings.models import Booking, BookingEvent
 from slots import api as slots_api
@@ -70,9 +72,9 @@ def trips(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counts: list[int] = []
     converse = prepared._converse
 
-    def count(raw: Connection, statements: Any) -> Any:
+    def count(raw: Connection, statements: Any, **options: Any) -> Any:
         counts.append(len(statements))
-        return converse(raw, statements)
+        return converse(raw, statements, **options)
 
     monkeypatch.setattr(prepared, "_converse", count)
     return counts
@@ -409,7 +411,8 @@ def test_percent_signs_arrive() -> None:
 
 
 def test_round_trips(slot: Slot, trips: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of so many statements; BEGIN comes along with the first, and COMMIT is one more."""
+    """Each of so many statements; BEGIN comes along with the first. COMMIT is one more, but of a
+    hold and an extension."""
     monkeypatch.setattr(seat_locks.random, "randint", lambda first, last: first)
     costs: list[tuple[list[int], Callable[[], Any]]] = [
         ([3, 2], lambda: lifecycle.hold(slot, quantity=1)),
@@ -505,13 +508,56 @@ def server() -> Iterator[Connection]:
 
 def test_first_error_is_djangos_and_ends_the_trip(server: Connection, slot: Slot) -> None:
     booking = lifecycle.hold(slot, quantity=1)
-    again = lifecycle._create(booking).statement
+    again = lifecycle._create(booking)
     rename = lifecycle._update_booking(pk=booking.pk, was="PENDING", name="not done")
     with pytest.raises(IntegrityError) as raised, transaction.atomic():
         send(told(text="before"), again, rename, again)
     assert isinstance(raised.value.__cause__, errors.UniqueViolation)
     assert raised.value.__cause__.diag.constraint_name == "bookings_booking_pkey"
     assert Booking.objects.get().name == ""
+    assert connection.connection is server
+
+
+def test_commit_goes_along(server: Connection, slot: Slot) -> None:
+    with transaction.atomic():
+        send(
+            lifecycle._create(Booking(slot=slot, quantity=1, created_at=NOON, expires_at=NOON)),
+            commits=True,
+        )
+        assert server.pgconn.transaction_status == TransactionStatus.IDLE
+    assert Booking.objects.count() == 1
+
+
+def test_commit_does_not_go_along_within_other_blocks(server: Connection, slot: Slot) -> None:
+    with transaction.atomic():
+        with transaction.atomic():
+            send(
+                lifecycle._create(Booking(slot=slot, quantity=1, created_at=NOON, expires_at=NOON)),
+                commits=True,
+            )
+        assert server.pgconn.transaction_status == TransactionStatus.INTRANS
+        transaction.set_rollback(True)
+    assert Booking.objects.count() == 0
+
+
+@pytest.mark.parametrize("is_watched", [False, True])
+def test_wrong_number_of_rows_is_refused_and_nothing_is_committed(
+    server: Connection, slot: Slot, is_watched: bool
+) -> None:
+    """Neither what went before it, in the same round trip, nor what it did itself."""
+    lost = [SimpleNamespace(pk=slot.first_seat_id), SimpleNamespace(pk=slot.last_seat_id + 1)]
+    booking = Booking(slot=slot, quantity=2, created_at=NOON, expires_at=NOON)
+    give = lifecycle._give_seats(lost, booking, held_until=NOON)
+    for changes in (
+        [lifecycle._create(booking), *give],
+        [lifecycle._create(booking), *lifecycle._release_seats(lost[:1], booking)],
+        [lifecycle._create(booking), lifecycle._update_booking(pk=ONE, was="PENDING", name="x")],
+    ):
+        watching = CaptureQueriesContext(connection) if is_watched else nullcontext()
+        refusing = pytest.raises(BrokenInvariant, match=r"changed [01] rows, not [12]\b")
+        with watching, refusing, transaction.atomic():
+            lifecycle._write(*changes, commits=True)
+        assert Booking.objects.count() == Seat.objects.owned().count() == 0
     assert connection.connection is server
 
 
@@ -686,7 +732,7 @@ def test_watchers_see_every_statement(
     with CaptureQueriesContext(connection) as queries:
         lifecycle.hold(slot, seat_ids=[slot.first_seat_id])
     starts = [query["sql"].partition(" ")[0] for query in queries]
-    assert starts == ["BEGIN", "SELECT", "SELECT", "SELECT", "INSERT", "UPDATE", "COMMIT"]
+    assert starts == ["BEGIN", "SELECT", "SELECT", "SELECT", "INSERT", "WITH", "COMMIT"]
     seen = []
 
     def watch(execute: Callable, sql: str, *rest: Any) -> Any:
