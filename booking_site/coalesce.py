@@ -8,7 +8,7 @@ stale, least of all to who just wrote.
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from threading import Lock
-from time import monotonic
+from time import monotonic, sleep
 from typing import TypeVar
 
 from django.db import connection
@@ -61,6 +61,7 @@ def _read(
     try:
         if before:
             _wait_for(before, until)
+        sleep(0)  # whose request is here already, but not looked at yet, shall join
         with _turn:
             _begun[key] = _next.pop(key)
         found = read()

@@ -12,12 +12,15 @@ from functools import partial
 from csp.constants import HEADER
 from csp.utils import build_policy
 from django.conf import settings
+from django.contrib.messages.middleware import MessageMiddleware
+from django.contrib.messages.storage import default_storage
 from django.core.exceptions import RequestDataTooBig
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest
 from django.http.request import UnreadablePostError
 from django.template.loader import render_to_string
 from django.utils.cache import add_never_cache_headers
+from django.utils.functional import SimpleLazyObject, empty
 from django_guid import get_guid, set_guid
 from django_guid.utils import validate_guid
 from psycopg.errors import IdleInTransactionSessionTimeout
@@ -200,6 +203,18 @@ class ContentPolicyMiddleware:
         response = self.get_response(request)
         response.setdefault(HEADER, self.policy)
         return response
+
+
+class MessagesMiddleware(MessageMiddleware):
+    """Looks for messages when somebody asks for them. No call of the API does."""
+
+    def process_request(self, request: HttpRequest) -> None:
+        request._messages = SimpleLazyObject(partial(default_storage, request))
+
+    def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
+        if request._messages._wrapped is empty:
+            return response
+        return super().process_response(request, response)
 
 
 class PrivatePagesMiddleware:
