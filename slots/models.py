@@ -211,7 +211,10 @@ class SlotQuerySet(models.QuerySet["Slot"]):
         """So many of these from that one on, by their start: `for_api`.
 
         Which ones is found first; otherwise the seats of all those before would be counted too.
+        Before the first there are none, and to look them up again takes as long as the rest.
         """
+        if not first:
+            return self.for_api().order_by("starts_at", "id")[:most]
         ids = self.order_by("starts_at", "id").values("pk")[first : first + most]
         return Slot.objects.filter(pk__in=ids).for_api().order_by("starts_at", "id")
 

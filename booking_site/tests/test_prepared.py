@@ -200,6 +200,7 @@ USES: list[tuple[Callable, list[tuple[tuple, dict[str, Any]]]]] = [
         [((), {"booking": ONE, "pks": pks}) for pks in (None, (1,), (2,), (4, 3))],
     ),
     (access._read_booking, [((with_seats,), {"pk": ONE}) for with_seats in (True, False)]),
+    (access._mailed, [((n, n), {"email": "Ada@example.org"}) for n in (30, 3600)]),
     (
         access._read_made_with,
         [((), {"user": user, "key": key}) for user in (None, 7) for key in ("a key", "%")],
