@@ -93,6 +93,37 @@ def test_doctor_is_found_by_specialization_and_back_keeps_the_filters(
     expect(page.get_by_role("button", name="Hold this time")).to_be_visible()
 
 
+@pytest.mark.parametrize("first", ["news", "choice"])
+def test_choice_goes_before_news_that_are_under_way(
+    new_page: Callable[..., Page], doctors: None, first: str
+) -> None:
+    page = new_page()
+    page.goto("/doctors/")
+    page.wait_for_load_state()
+    kept: list[Route] = []
+
+    def keep(route: Route) -> None:
+        kept.append(route)
+
+    page.route(re.compile(r"/doctors/(\?|$)"), keep)
+    acts = [
+        lambda: page.evaluate("htmx.trigger('#results', 'news')"),
+        lambda: page.get_by_label("Specialization", exact=True).select_option("Dermatology"),
+    ]
+    for act in acts if first == "news" else reversed(acts):
+        act()
+        page.wait_for_timeout(800)
+    assert "Dermatology" in kept[-1].request.url  # news that come after it are not asked for
+    for route in kept:
+        route.continue_()
+        page.wait_for_timeout(300)
+    expect_doctors(page, "Dr. Müller", "Dr. Skin")
+    expect(page).to_have_url(re.compile(r"[?&]specialization=Dermatology"))
+    page.unroute_all()
+    page.evaluate("htmx.trigger('#results', 'news')")  # which are heard again, of what is chosen
+    expect_doctors(page, "Dr. Müller", "Dr. Skin")
+
+
 def test_list_follows_the_typing_and_the_focus_stays(
     new_page: Callable[..., Page], doctors: None
 ) -> None:

@@ -3,7 +3,6 @@ and the API alike.
 """
 
 import os
-import signal
 import subprocess
 import sys
 import urllib.error
@@ -13,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
 
+import psutil
 import pytest
 
 from booking_site.embedded_postgres.server import Server
@@ -78,7 +78,11 @@ def get(url: str) -> tuple[int, str, dict[str, str]]:
 
 
 def kill_postmaster(server: Server) -> None:
-    os.kill(server.postmaster_pid, signal.SIGKILL)
+    """And waits for its children, who see that it is gone, but first end what they are at."""
+    postmaster = psutil.Process(server.postmaster_pid)
+    children = postmaster.children()
+    postmaster.kill()
+    assert psutil.wait_procs(children, timeout=20)[1] == []
 
 
 def only(site: LiveSite, request: bytes) -> Answer:

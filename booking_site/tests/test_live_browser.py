@@ -61,7 +61,11 @@ def hold(slot: Slot, *labels: str) -> object:
 
 
 def questions_of(page: Page) -> list[str]:
-    """The paths that the page asks for from now on, streams left out."""
+    """The addresses that the page asks for from now on, streams left out.
+
+    To be called once news have come: what happens before the server has looked at what it is to
+    tell of, the page is only told to ask for.
+    """
     asked: list[str] = []
 
     def listen(request: Request) -> None:
@@ -78,7 +82,6 @@ def test_seat_that_somebody_takes_changes_on_every_open_page(new_page: Callable[
     for one in (page, other):
         one.goto(slot.get_absolute_url())
         expect_live(one)
-    asked = questions_of(page)
     seat(page, "A1").click()
     seat(page, "B2").click()
     key = page.locator("input[name=key]").input_value()
@@ -94,6 +97,9 @@ def test_seat_that_somebody_takes_changes_on_every_open_page(new_page: Callable[
     counts = page.locator("#legend [data-count]").all_text_contents()
     assert counts == ["14", "1", "0"]
     expect(page.locator("#live-says")).to_have_text("1 seat was taken. 14 left.")
+    asked = questions_of(page)
+    hold(slot, "C5")
+    expect_state(page, "C5", "RESERVED")
     assert asked == []
     assert page.locator("input[name=key]").input_value() == key
 
@@ -143,12 +149,12 @@ def test_last_seat_goes_and_comes_back_without_a_question(new_page: Callable[...
     page = new_page()
     page.goto(slot.get_absolute_url())
     expect_live(page)
-    asked = questions_of(page)
     seat(page, "A2").locator("input").focus()
     booking = hold(slot, "A1", "A2")
     expect(page.get_by_text("Sold out.")).to_be_visible(timeout=SOON)
     expect(page.locator("#hold-button")).to_be_hidden()
     expect(page.locator("#hall-scroll")).to_be_focused()
+    asked = questions_of(page)
     lifecycle.cancel(booking)
     expect(page.locator("#hold-button")).to_be_visible(timeout=SOON)
     expect(page.get_by_text("Sold out.")).to_have_count(0)
@@ -160,7 +166,6 @@ def test_places_are_counted_and_what_is_typed_stays(new_page: Callable[..., Page
     page = new_page()
     page.goto(slot.get_absolute_url())
     expect_live(page)
-    asked = questions_of(page)
     number = page.get_by_label("How many places?")
     number.fill("3")
     lifecycle.hold(slot, quantity=2)
@@ -169,6 +174,9 @@ def test_places_are_counted_and_what_is_typed_stays(new_page: Callable[..., Page
     expect(number).to_be_focused()
     expect(number).to_have_attribute("max", "6")
     expect(page.locator("#live-says")).to_have_text("2 places were taken. 6 left.")
+    asked = questions_of(page)
+    lifecycle.hold(slot, quantity=1)
+    expect(page.locator("#seat-count")).to_have_text("5 of 8 places left", timeout=SOON)
     assert asked == []
 
 
