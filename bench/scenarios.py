@@ -28,7 +28,7 @@ class Pace:
     limit_seconds: float
 
 
-QUICK = Pace(seconds=1.5, warm_up=0.5, repeats=3, limit_seconds=1)
+QUICK = Pace(seconds=1.2, warm_up=0.4, repeats=3, limit_seconds=0.8)
 FULL = Pace(seconds=5, warm_up=1, repeats=3, limit_seconds=3)
 
 
