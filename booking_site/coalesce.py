@@ -39,8 +39,9 @@ def read_together(key: Hashable, read: Callable[[], Found]) -> Found:
     error: BaseException | None = None
     for _ in range(2):
         with _turn:
-            is_mine = key not in _next
-            reading = _next.setdefault(key, Future())
+            reading = _next.get(key)
+            if is_mine := reading is None:
+                reading = _next[key] = Future()
             before = _begun.get(key)
         if is_mine:
             return _read(key, read, reading, before, until)

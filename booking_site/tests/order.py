@@ -1,4 +1,4 @@
-"""Which files of tests come first.
+"""Which files of tests come first, and no search for garbage in what was loaded before them.
 
 Those that fork: a browser that this process has driven before can leave a forked one waiting for
 an answer that it has. In this order, since two hundred buyers at once and two hundred more would be
@@ -6,6 +6,7 @@ too many for PostgreSQL's 300 connections. Then those that wait for processes an
 take long; the short ones fill what time is left at the end.
 """
 
+import gc
 import inspect
 from types import ModuleType
 
@@ -17,6 +18,12 @@ FORKING = ["test_races_processes", "test_limits", "test_adopt", "test_notices", 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ranks = {module: _rank(module) for module in {item.module for item in items}}
     items.sort(key=lambda item: ranks[item.module])
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(25_000, 20, 20)
 
 
 def _rank(module: ModuleType) -> int:
