@@ -73,7 +73,9 @@ def post_worker_init(worker: Any) -> None:
     """Lets the site see that this worker is to stop: event streams then end at once. And has done
     with the garbage of starting.
     """
-    from booking_site import stop_signal  # no earlier: see above
+    from django.urls import get_resolver  # no earlier: see above
+
+    from booking_site import stop_signal
     from slots import live
 
     stop_signal.is_stopping = lambda: not worker.alive
@@ -81,6 +83,7 @@ def post_worker_init(worker: Any) -> None:
 
     # What is there now stays. To look through it for garbage again and again was a fifth of what a
     # request cost, and a pause of some ten milliseconds for all that were under way.
+    get_resolver().url_patterns  # noqa: B018  (all of the site, which the first request would load)
     gc.collect()
     gc.freeze()
     gc.set_threshold(25_000, 20, 20)

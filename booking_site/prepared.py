@@ -306,7 +306,7 @@ def send(*statements: Statement, commits: bool = False) -> list[Any]:
     with database.wrap_database_errors, raw.lock:
         try:
             # A block within others is theirs to commit; after this Django's COMMIT sends nothing.
-            commits = commits and len(database.atomic_blocks) == 1
+            commits = commits and len(database.atomic_blocks) == 1 and database.commit_on_exit
             answers = raw.wait(_converse(raw, statements, commits=commits))
         except CONFUSED as error:
             raw.close()

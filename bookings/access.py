@@ -1,15 +1,10 @@
 """Whose a booking is: the one place that decides who may see and change it."""
 
 import uuid
-from datetime import timedelta
-from math import ceil
 from typing import Any
 
-from allauth.core.internal.ratelimit import get_rates
 from django.conf import settings
 from django.core.exceptions import PermissionDenied
-from django.db.models import F, Q
-from django.db.models.functions import Extract, Now
 from django.http import Http404, HttpRequest
 from django.urls import register_converter
 from django.urls.converters import UUIDConverter
@@ -17,14 +12,12 @@ from django.urls.converters import UUIDConverter
 from booking_site.prepared import prepared, select, send
 from booking_site.problems import TooMany, consume
 from bookings import browser
-from bookings.models import Booking, BookingEvent
+from bookings.models import Booking
 
 MAILED_TOO_OFTEN = (
     "This e-mail address has been sent very many bookings within an hour. Log in with it, use "
     "another one, or try again in an hour."
 )
-
-LATEST = 500  # bookings of an address
 
 HELD_TOO_OFTEN = "Very many bookings come from your network address. Wait a minute, then try again."
 
@@ -86,38 +79,17 @@ def is_staff_of_others(request: HttpRequest, booking: Booking) -> bool:
     return is_staff_who_may(request, "cancel") and not _is_own(request, booking)
 
 
-def limit_mails(request: HttpRequest, email: str) -> None:
-    """Raises TooMany if that address has been sent so many bookings, on the word of others, that it
-    gets no more: ACCOUNT_RATE_LIMITS says how many.
+def count_mail(request: HttpRequest, email: str) -> None:
+    """Counts a mail to that address. Raises TooMany if it gets no more on the word of others.
 
-    Not of what staff do, nor of mails to the user's own, confirmed address. Counted is what was
-    booked, not who asks: those who ask at one moment may all be let in. One query for a limit.
+    Those of staff are not counted, nor those to the user's own, confirmed address.
     """
-    user = request.user
+    user, email = request.user, email.lower()
     if user.is_staff:
         return
-    if user.is_authenticated and user.emailaddress_set.filter(email=email.lower(), verified=True):
+    if user.is_authenticated and user.emailaddress_set.filter(email=email, verified=True).exists():
         return
-    for rate in get_rates(app="allauth.account", action="mail_booking"):
-        [ages] = send(_mailed(rate.amount, rate.duration, email=email))
-        if len(ages) == rate.amount:
-            raise TooMany(MAILED_TOO_OFTEN, retry_after=ceil(rate.duration - max(ages)))
-
-
-@prepared
-def _mailed(most: int, within: int, *, email: str) -> Any:
-    """How many seconds ago the latest mails to the address were queued that follow a booking.
-
-    Of its latest bookings: of any number, PostgreSQL would rather read the history of all.
-    """
-    given = Booking.objects.filter(~Q(email=""), email__iexact=email, confirmed_at__isnull=False)
-    mailed = BookingEvent.objects.filter(
-        booking__in=given.order_by("-confirmed_at").values("pk")[:LATEST],
-        to_status=Booking.Status.CONFIRMED,
-        at__gt=Now() - timedelta(seconds=within),
-    )
-    age = Extract(Now() - F("at"), "epoch")
-    return select(mailed.order_by("-at").values_list(age, flat=True)[:most])
+    consume(request, "mail_booking", MAILED_TOO_OFTEN, key=email)
 
 
 def count_hold(request: HttpRequest, key: str | None = None) -> None:

@@ -21,9 +21,9 @@ from booking_site.problems import invalid_fields
 from bookings import browser, lifecycle
 from bookings.access import (
     count_hold,
+    count_mail,
     find_made_with,
     is_staff_of_others,
-    limit_mails,
     load_booking,
 )
 from bookings.errors import InvalidRequest, SlotGone, SweeperRunning
@@ -248,7 +248,7 @@ def confirm(
     given = details.dict(exclude_none=True) if details else {}
     if booking.state == Booking.Status.PENDING:
         given |= _who_comes(booking, given)
-        limit_mails(request, given["email"])
+        count_mail(request, given["email"])
     return _answer(lifecycle.confirm(booking, **given, actor=browser.holder_of(request)))
 
 
@@ -312,7 +312,7 @@ def reschedule(request: HttpRequest, booking_id: uuid.UUID, wish: SeatsIn) -> Ht
     """
     booking = load_booking(request, booking_id, to="cancel")
     if booking.state == Booking.Status.CONFIRMED and booking.email:
-        limit_mails(request, booking.email)
+        count_mail(request, booking.email)
     with _naming_field(wish):
         moved = lifecycle.reschedule(
             booking, slot=Slot(pk=wish.slot), **wish.wish, actor=browser.holder_of(request)

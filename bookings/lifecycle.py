@@ -753,8 +753,8 @@ CONSTRAINT_ERRORS: dict[str, type[BookingError]] = {
     "bookings_booking_user_id_834dfc23_fk_accounts_user_id": AccountGone,  # as migrated
     "booking_reference_is_unique": SlotBusy,  # one in a million million: try another name
 }
-# Waiting took too long, or would never have ended. A lost connection is not among them: lost
-# during COMMIT its outcome is unknown, and the site says so.
+# Waiting took too long, or would never have ended. A lost connection is not among them: lost during
+# COMMIT, or the writes that it goes along with, its outcome is unknown, and the site says so.
 BUSY_ERRORS = (
     postgres.LockNotAvailable,
     postgres.QueryCanceled,
@@ -859,14 +859,15 @@ def _require_hold(booking: Booking, verb: str) -> None:
 
 
 def _write(*changes: Statement, commits: bool = False) -> None:
-    """Makes them in this order, in one round trip; with `commits`, as the last of the transaction.
+    """Makes them in this order, in one round trip; with `commits`, as the last of the transaction:
+    what comes after it in the attempt can no longer undo it, and must not fail.
 
     Raises BrokenInvariant if one does not change the rows that it must.
     """
     try:
         send(*changes, commits=commits)
     except DataError as error:
-        if not isinstance(error.__cause__, WrongCount):
+        if not (isinstance(error.__cause__, WrongCount) and "changed " in str(error)):
             raise
         raise BrokenInvariant(str(error)) from error
 

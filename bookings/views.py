@@ -21,9 +21,9 @@ from booking_site.views import require_post
 from bookings import browser, lifecycle
 from bookings.access import (
     count_hold,
+    count_mail,
     is_staff_of_others,
     is_staff_who_may,
-    limit_mails,
     load_booking,
 )
 from bookings.forms import DetailsForm, SeatForm
@@ -114,7 +114,7 @@ def confirm(request: HttpRequest, booking_id: uuid.UUID) -> HttpResponse:
     is_pending = booking.state == Booking.Status.PENDING
     if is_pending and details:
         try:
-            limit_mails(request, details["email"])
+            count_mail(request, details["email"])
         except TooMany as refusal:
             form.refuse("email", str(refusal))
             details = {}
@@ -198,7 +198,7 @@ def move_to(request: HttpRequest, booking_id: uuid.UUID, slot_id: int) -> HttpRe
             raise WrongState("Only a confirmed booking can be moved to another date.")
         wish = _wish_to_move(form, booking, slot)
         if booking.email:
-            limit_mails(request, booking.email)
+            count_mail(request, booking.email)
         lifecycle.reschedule(booking, slot=slot, **wish, actor=browser.holder_of(request))
     except SlotBusy:
         raise

@@ -284,7 +284,8 @@ def test_whoever_has_a_token_is_told_too_that_it_has_not_changed(
 def is_cut_by_leaving(request: Request) -> bool:
     """News end in no other way, nor what a page is still loading when it is left; what the network
     or `route` refuses fails otherwise."""
-    return request.failure == "net::ERR_ABORTED"
+    is_of_script = request.resource_type in ("xhr", "fetch")
+    return request.failure == "net::ERR_ABORTED" and not is_of_script
 
 
 @pytest.fixture

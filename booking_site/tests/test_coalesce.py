@@ -90,6 +90,21 @@ def test_those_who_ask_while_it_is_read_share_the_next_reading(crowd: Crowd) -> 
     assert [crowd.ask(), crowd.ask()] == [3, 4]
 
 
+def test_who_has_come_already_joins_before_it_is_read(
+    crowd: Crowd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joined: list[Future] = []
+
+    def give_way(seconds: float) -> None:
+        joined.append(crowd.pool.submit(crowd.ask))
+        crowd.wait_for(1)
+
+    monkeypatch.setattr(coalesce, "sleep", give_way)
+    crowd.may_end.set()
+    assert crowd.ask() == 1
+    assert [each.result(LIMIT) for each in joined] == [1]
+
+
 def test_another_key_is_another_reading(crowd: Crowd) -> None:
     asking = crowd.start(others=1)
     assert crowd.ask("other", lambda: "other") == "other"

@@ -102,6 +102,9 @@ def block_in_the_office(site: LiveSite, slot: Slot) -> None:
 def test_change_reaches_the_pages_of_all_processes(site: LiveSite, change: object) -> None:
     slot = SlotFactory(rows=1)
     with streams(site, page(slot)) as opened:
+        lifecycle.hold(slot, seat_ids=[slot.seats.last().pk])
+        for stream in opened:
+            stream.next()  # from here on both processes know what there was
         change(site, slot)
         events = {stream.next() for stream in opened}
     [(name, rest)] = events

@@ -9,6 +9,7 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.functional import empty
 
 from booking_site.tests.factories import (
     AppointmentFactory,
@@ -496,6 +497,12 @@ def test_lists_that_are_shared_have_nothing_of_who_is_logged_in(client: Client) 
 
 
 @pytest.mark.usefixtures("all_at_once")
+def test_messages_are_looked_for_when_a_page_shows_them(client: Client) -> None:
+    for path, is_looked_for in (("/api/v1/slots", False), ("/shows/", True)):
+        found = client.get(path).wsgi_request._messages
+        assert (found._wrapped is not empty) is is_looked_for
+
+
 def test_lists_that_are_shared_have_no_messages_of_others(client: Client) -> None:
     client.force_login(UserFactory())
     client.post("/accounts/logout/")  # which says so on the next page
