@@ -28,7 +28,7 @@ class Pace:
     limit_seconds: float
 
 
-QUICK = Pace(seconds=1.2, warm_up=0.4, repeats=3, limit_seconds=0.8)
+QUICK = Pace(seconds=1, warm_up=0.3, repeats=3, limit_seconds=0.7)
 FULL = Pace(seconds=5, warm_up=1, repeats=3, limit_seconds=3)
 
 

@@ -64,13 +64,13 @@ def test_crowd_at_few_places_is_told_and_gone_afterwards(site: LiveSite) -> None
         times,
     )
     assert said == [
-        f"{CROWD} clients at {site.url}, all at once: each wants any 3 of slot {slot.pk}, where 20 "
-        "of 20 are free.",
-        f"{CROWD} of {CROWD} answered.",
+        f"{CROWD:,} clients at {site.url}, all at once: each wants any 3 of slot {slot.pk}, where "
+        "20 of 20 are free.",
+        f"{CROWD:,} of {CROWD:,} answered.",
         "6 won, 18 seats",
-        f"{CROWD - 6} refused: sold_out",
+        f"{CROWD - 6:,} refused: sold_out",
         "0 errors",
-        f"Compared: {CROWD} answers with each other and with the site's 20 seats.",
+        f"Compared: {CROWD:,} answers with each other and with the site's 20 seats.",
         "Compared with the database: 6 bookings own 18 seats, and 27 invariants were counted.",
         "Given back: 6 bookings.",
         WELL,
