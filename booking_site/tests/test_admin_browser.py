@@ -51,7 +51,7 @@ def page(office: BrowserContext) -> Iterator[Page]:
 
     def listen(message: ConsoleMessage) -> None:
         if message.type == "error":
-            said.append(message.text)
+            said.append(f"{message.text} {message.location.get('url', '')}")
 
     page.on("console", listen)
     page.on("pageerror", lambda error: said.append(str(error)))

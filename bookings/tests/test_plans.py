@@ -323,7 +323,8 @@ def test_expire_due(hall: Hall, state: str) -> None:
         assert lifecycle.expire_due() == (0, 0)
         return
     find, change = explain("bookings_booking", expire)
-    assert (find.indexes.split()[0], find.pages < FEW_PAGES) == ("booking_due", True)
+    # What lapsed before and is gone may still be in the index, if nobody has been there since.
+    assert (find.indexes.split()[0], find.pages < 4 * FEW_PAGES) == ("booking_due", True)
     assert change.indexes in ("bookings_booking_pkey", "booking_due")
     own, release = on_seats(expire, pages=200)  # of 50 seats
     assert own == OWN
