@@ -1,6 +1,6 @@
 """`make test`: every test, on a PostgreSQL of their own and in a real Chromium.
 
-Three files at a time, each with a database of its own: many tests wait for processes to start.
+Two files at a time, each with a database of its own: many tests wait for processes to start.
 Arguments go to pytest: `make test ARGS="-k race -x"`.
 """
 
@@ -12,5 +12,5 @@ from booking_site.tests import chromium
 
 if not chromium.find() and not chromium.install():
     sys.exit(f"holdfast: {chromium.MISSING}")
-options = ["-n", "3", "--dist", "loadfile", "--no-loadscope-reorder"]
+options = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
 sys.exit(pytest.main([*options, "-p", "booking_site.tests.order", *sys.argv[1:]]))

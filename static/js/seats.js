@@ -194,7 +194,9 @@
     const all = seats()
     const free = new Map(all.map((seat) => [seat.value, seat]))
     for (const [value] of chosen) if (free.has(value)) free.get(value).checked = true
-    const taken = [...chosen].filter(([value]) => !free.has(value)).map(([, name]) => name)
+    const isMine = (value) => document.getElementById(`seat-${value}`)?.dataset.state === 'YOURS'
+    const gone = [...chosen].filter(([value]) => !free.has(value) && !isMine(value))
+    const taken = gone.map(([, name]) => name)
     if (isNews) {
       sayLost(taken)
     } else {
