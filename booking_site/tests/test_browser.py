@@ -254,6 +254,9 @@ def test_hold_that_works_never_says_that_it_did_not(page: Page) -> None:
     with page.expect_response("**/bookings/**"):
         page.get_by_role("button", name="Hold these seats").click()
     expect(page.locator("#seat-notice")).to_have_text("")
+    page.evaluate("htmx.trigger('#seat-grid', 'news')")  # which may come before the next page
+    expect(seat(page, "A1")).to_have_attribute("data-state", "YOURS")
+    expect(page.locator("#seat-notice")).to_have_text("")
     assert Booking.objects.get().status == "PENDING"
 
 
