@@ -23,7 +23,8 @@ The lock protocol (DESIGN.md gives the reasons):
  8. Waiting is bounded. What runs out of time, deadlocks or loses the database is `SlotBusy`, or an
     OperationalError that the site answers with 503.
  9. The same request twice is the same booking: on a refusal with a key, the key is looked up first.
-10. A transition that a patient is told of queues its mail as its last step, in its own transaction.
+10. A transition that a patient is told of queues its mail in its own transaction; it is written
+    when it is sent.
 
 Beside it, `adopt` gives a guest's bookings to the user who has signed in, and `delete_users` leaves
 those of an account to nobody: status and seats stay.
@@ -89,11 +90,9 @@ from bookings.errors import (
 from bookings.models import Booking, BookingEvent
 from bookings.seat_locks import (
     count_left,
-    lock_own_seats,
+    lock_own,
     lock_seats,
     lock_swap,
-    read_whole_slot,
-    require_slot,
 )
 from slots import live
 from slots.models import Seat, Slot
@@ -175,10 +174,8 @@ def hold(
         give = _give_seats(seats, booking, held_until=booking.expires_at)
         _write(_create(booking), *give, commits=True)
         stored(booking)
-        booking.state, booking.reason = booking.status, booking.failure_reason
-        booking.now, booking.seconds_left = fresh.now, float(settings.HOLD_SECONDS)
-        booking.booked_seats = _as_shown(seats)
-        return booking
+        booking.now = fresh.now
+        return _shown(booking, seats)
 
     try:
         if seat_ids is None and slot.pk in _lately_sold_out:
@@ -351,33 +348,28 @@ def confirm(
     Raises HoldExpired, WrongState, SlotClosed, SlotBusy.
     """
 
-    def attempt() -> Seats | None:
-        current = _lock_booking(booking)
+    def attempt() -> Booking | None:
+        current, seats = _lock(booking)
         if current.state == Booking.Status.CONFIRMED:
             return None
         _require_hold(current, "confirmed")
-        seats, slot = _lock_own_seats(current)
-        _require_open(slot)
+        _require_open(current.slot)
         details = {"name": name, "email": email, "phone": phone}
         given = {field: value for field, value in details.items() if value is not None}
-        _write(
-            *_change_status(
-                current,
-                BookingEvent.Action.CONFIRM,
-                Booking.Status.CONFIRMED,
-                actor=actor,
-                confirmed_at=slot.now,
-                **given,
-            ),
-            *_give_seats(seats, current, held_until=None),
+        changes = _change_status(
+            current,
+            BookingEvent.Action.CONFIRM,
+            Booking.Status.CONFIRMED,
+            actor=actor,
+            confirmed_at=current.now,
+            **given,
         )
-        for field, value in given.items():
-            setattr(current, field, value)
-        notices.confirmed(current)
-        live.tell(slot)
-        return seats
+        seated = _give_seats(seats, current, held_until=None)
+        _write(*changes, *seated, *notices.confirmed(current), commits=True)
+        live.tell(current.slot)
+        return _shown(current, seats)
 
-    return _reload(booking, _transact(attempt, binds=True))
+    return _transact(attempt, binds=True) or _unchanged(booking)
 
 
 def extend(booking: Booking) -> Booking:
@@ -386,22 +378,18 @@ def extend(booking: Booking) -> Booking:
     Locks the booking, then its seats. Raises HoldExpired, WrongState, SlotClosed, SlotBusy.
     """
 
-    def attempt() -> Seats:
-        current = _lock_booking(booking)
+    def attempt() -> Booking:
+        current, seats = _lock(booking)
         _require_hold(current, "extended")
-        seats, slot = _lock_own_seats(current)
-        _require_open(slot)
-        wished = slot.now + timedelta(seconds=settings.HOLD_SECONDS)
+        _require_open(current.slot)
+        wished = current.now + timedelta(seconds=settings.HOLD_SECONDS)
         cap = current.created_at + timedelta(seconds=settings.HOLD_MAX_SECONDS)
         expires_at = max(current.expires_at, min(wished, cap))
-        _write(
-            _update_one(current, expires_at=expires_at),
-            *_give_seats(seats, current, held_until=expires_at),
-            commits=True,
-        )
-        return seats
+        held = _give_seats(seats, current, held_until=expires_at)
+        _write(_update_one(current, expires_at=expires_at), *held, commits=True)
+        return _shown(current, seats)
 
-    return _reload(booking, _transact(attempt, binds=True))
+    return _transact(attempt, binds=True)
 
 
 def cancel(
@@ -414,7 +402,7 @@ def cancel(
     Locks the booking, then its seats. Raises HoldExpired, WrongState, SlotClosed, SlotBusy.
     """
     attempt = partial(_cancel, booking, actor, reason, by_staff=by_staff)
-    return _reload(booking, _transact(attempt, binds=True))
+    return _transact(attempt, binds=True) or _unchanged(booking)
 
 
 def release(booking: Booking, *, actor: Holder | str, reason: str = "") -> Booking:
@@ -424,7 +412,7 @@ def release(booking: Booking, *, actor: Holder | str, reason: str = "") -> Booki
     Locks the booking, then its seats. Raises HoldExpired, WrongState, SlotBusy.
     """
     attempt = partial(_cancel, booking, actor, reason, by_staff=True, only_held=True)
-    return _reload(booking, _transact(attempt, binds=True))
+    return _transact(attempt, binds=True) or _unchanged(booking)
 
 
 def _cancel(
@@ -435,14 +423,15 @@ def _cancel(
     by_staff: bool,
     of_slot: Slot | None = None,
     only_held: bool = False,
-) -> Seats | None:
-    """One attempt of `cancel` or `release`; returns the seats that it gave back, or None if it
-    changed nothing.
+) -> Booking | None:
+    """One attempt of `cancel` or `release`; returns what it cancelled, or None if it changed
+    nothing.
 
     A booking that is not (or no longer) `of_slot` is left alone: its patient moved it away.
     """
-    current = _lock_booking(booking)
-    if current.state == Booking.Status.CANCELLED:
+    current, seats = _lock(booking)
+    was = current.state
+    if was == Booking.Status.CANCELLED:
         return None
     if of_slot and current.slot_id != of_slot.pk:
         return None
@@ -450,30 +439,29 @@ def _cancel(
         _require_hold(current, "released")
     if current.status == Booking.Status.FAILED:
         raise WrongState("This booking has ended already, so it cannot be cancelled.")
-    if current.state != Booking.Status.CONFIRMED:
+    if was != Booking.Status.CONFIRMED:
         _require_hold(current, "cancelled")
-    seats, slot = _lock_own_seats(current)
-    has_begun = slot.starts_at <= slot.now
-    if current.state == Booking.Status.CONFIRMED and has_begun and not by_staff:
+    has_begun = current.slot.starts_at <= current.now
+    if was == Booking.Status.CONFIRMED and has_begun and not by_staff:
         raise SlotClosed("It has begun, so it can no longer be cancelled here.")
-    _write(
-        *_change_status(
-            current,
-            BookingEvent.Action.CANCEL,
-            Booking.Status.CANCELLED,
-            actor=actor,
-            reason=reason,
-            cancelled_at=slot.now,
-        ),
-        *_release_seats(seats, current),
+    changes = _change_status(
+        current,
+        BookingEvent.Action.CANCEL,
+        Booking.Status.CANCELLED,
+        actor=actor,
+        reason=reason,
+        cancelled_at=current.now,
     )
+    mail: list[Statement] = []
     if of_slot:
-        notices.slot_cancelled(current, reason=reason)
-    elif current.status == Booking.Status.CONFIRMED:
-        notices.cancelled(current, by_staff=by_staff, reason=reason)
+        was_held = was == Booking.Status.PENDING
+        mail = notices.slot_cancelled(current, was_held=was_held, reason=reason)
+    elif was == Booking.Status.CONFIRMED:
+        mail = notices.cancelled(current, by_staff=by_staff, reason=reason)
+    _write(*changes, *_release_seats(seats, current), *mail, commits=True)
     if not of_slot:  # whoever calls off a slot tells of it once
-        live.tell(slot)
-    return seats
+        live.tell(current.slot)
+    return _shown(current, seats)
 
 
 def reschedule(
@@ -492,40 +480,45 @@ def reschedule(
     """
     seat_ids, quantity = _check_request(seat_ids, quantity)
 
-    def attempt(*, wait: bool) -> Seats:
+    def attempt(*, wait: bool) -> Booking:
         current = _lock_booking(booking)
         if current.state != Booking.Status.CONFIRMED:
             _require_hold(current, "rescheduled")
         old, new, fresh = lock_swap(current, slot, seat_ids, quantity, wait=wait)
-        before = _check_own_seats(current, old, _read_slot(current.slot_id))
-        if before.starts_at <= before.now:
+        current = _read_again(current, old)
+        before, was = current.slot, ", ".join(current.labels)
+        if before.starts_at <= current.now:
             raise SlotClosed("It has begun, so it can no longer be moved.")
         _require_open(fresh)
         if current.state == Booking.Status.CONFIRMED:
             held_until = None
         else:
             held_until = current.expires_at
+        given_up = _release_seats([seat for seat in old if seat not in new], current)
         labels = [seat.label for seat in new]
+        moved = _update_one(current, slot=fresh.pk, quantity=quantity, labels=labels)
+        current.slot = fresh
+        mail: list[Statement] = []
+        if current.status == Booking.Status.CONFIRMED and old != new:
+            mail = notices.moved(current, before=before)
         _write(
-            *_release_seats([seat for seat in old if seat not in new], current),
-            _update_one(current, slot=fresh.pk, quantity=quantity, labels=labels),
+            *given_up,
+            moved,
             *_give_seats([seat for seat in new if seat not in old], current, held_until=held_until),
             _record(
                 current,
                 BookingEvent.Action.RESCHEDULE,
                 current.status,
                 actor,
-                f"from slot {current.slot_id}: {', '.join(current.labels)}"[:500],
+                f"from slot {before.pk}: {was}"[:500],
             ),
+            *mail,
+            commits=True,
         )
-        if current.status == Booking.Status.CONFIRMED and old != new:
-            current.slot, current.quantity, current.labels = fresh, quantity, labels
-            notices.moved(current, before=before)
         live.tell(before, fresh)
-        return new
+        return _shown(current, new)
 
-    seats = _with_seats(attempt, slot, quantity, any_seats=seat_ids is None, own=booking)
-    return _reload(booking, seats)
+    return _with_seats(attempt, slot, quantity, any_seats=seat_ids is None, own=booking)
 
 
 # ── adopt, delete_users ───────────────────────────────────────────────────────────────────────────
@@ -662,8 +655,8 @@ def cancel_slot(slot: Slot, *, actor: Holder | str, reason: str = "") -> list[Bo
     for booking in Booking.objects.filter(slot=slot, status__in=open_states).order_by("created_at"):
         end = partial(_cancel, booking, actor, reason, by_staff=True, of_slot=slot)
         try:
-            if (seats := _transact(end, binds=True)) is not None:
-                cancelled.append(_reload(booking, seats))
+            if ended := _transact(end, binds=True):
+                cancelled.append(ended)
         except (HoldExpired, WrongState):
             continue  # it ended by itself in the meantime
         except SlotBusy as error:
@@ -782,8 +775,19 @@ def _translated() -> Iterator[None]:
         raise SlotBusy from error
 
 
+def _lock(booking: Booking) -> tuple[Booking, Seats]:
+    """Locks the booking, then its seats, and reads it after that, as `for_page`; one round trip.
+
+    The first of an attempt; bounds its waiting. Raises BrokenInvariant if the booking owns another
+    number of seats than it says.
+    """
+    lock = _bounds(), _lock_one_booking(pk=booking.pk), lock_own(booking.pk)
+    *_, seats, found = send(*lock, _read_booking(pk=booking.pk))
+    return _require_own(found, seats), seats
+
+
 def _lock_booking(booking: Booking) -> Booking:
-    """Locks the booking and reads it again, with its state, in a statement of its own.
+    """Locks the booking and reads it after that, for who locks its seats with others.
 
     The first of an attempt; bounds its waiting.
     """
@@ -794,6 +798,19 @@ def _lock_booking(booking: Booking) -> Booking:
     return found[0]
 
 
+def _read_again(booking: Booking, seats: Seats) -> Booking:
+    """The locked booking as it is now that its seats are locked, too. One query.
+
+    Raises HoldExpired if the hold lapsed while waiting for them, and BrokenInvariant.
+    """
+    was = booking.state
+    [found] = send(_read_booking(pk=booking.pk))
+    current = _require_own(found, seats)
+    if current.state != was:
+        raise HoldExpired
+    return current
+
+
 @prepared
 def _lock_one_booking(*, pk: uuid.UUID) -> Any:
     booking = Booking.objects.filter(pk=pk).select_for_update(of=("self",), no_key=True)
@@ -802,38 +819,23 @@ def _lock_one_booking(*, pk: uuid.UUID) -> Any:
 
 @prepared
 def _read_booking(*, pk: uuid.UUID) -> Any:
-    return select(Booking.objects.with_state().filter(pk=pk))
+    return select(Booking.objects.for_page().filter(pk=pk))
 
 
-def _lock_own_seats(booking: Booking) -> tuple[list[Any], Slot]:
-    """Locks the seats of a locked booking; returns them, and the slot as `_check_own_seats`."""
-    seats, slot = lock_own_seats(booking)
-    return seats, _check_own_seats(booking, seats, slot)
-
-
-def _check_own_seats(booking: Booking, seats: Seats, slot: Slot) -> Slot:
-    """The booking's slot, with doctor, show and `now`, read after the locks; now in `booking.slot`.
-
-    Raises HoldExpired if a hold lapsed while waiting for them, and BrokenInvariant if the booking
-    does not own as many seats as it says.
+def _require_own(found: list[Booking], seats: Seats) -> Booking:
+    """The booking as just read, if there is one. Raises BrokenInvariant if it is held or sold and
+    these locked seats are not as many as it says.
     """
-    booking.slot = slot
-    if booking.status == Booking.Status.PENDING and booking.expires_at <= slot.now:
-        raise HoldExpired
+    if not found:
+        raise Booking.DoesNotExist
+    [current] = found
+    current.slot.now = current.now
+    is_owner = current.state in (Booking.Status.PENDING, Booking.Status.CONFIRMED)
     _expect(
-        len(seats) == booking.quantity,
-        f"booking {booking.pk} owns {len(seats)} of its {booking.quantity} seats",
+        not is_owner or len(seats) == current.quantity,
+        f"booking {current.pk} owns {len(seats)} of its {current.quantity} seats",
     )
-    return slot
-
-
-def _read_slot(pk: int) -> Slot:
-    """The slot, its doctor or show, and the database's clock (`now`) at this moment.
-
-    One query. Raises SlotClosed if it is gone.
-    """
-    [found] = send(read_whole_slot(pk=pk))
-    return require_slot(found)
+    return current
 
 
 def _require_open(slot: Slot) -> None:
@@ -882,10 +884,8 @@ def _change_status(
     **values: Any,
 ) -> list[Statement]:
     """Moves a locked booking to `status` and writes its history, both or neither."""
-    return [
-        _update_one(booking, status=status, **values),
-        _record(booking, action, status, actor, reason),
-    ]
+    event = _record(booking, action, status, actor, reason)
+    return [_update_one(booking, status=status, **values), event]
 
 
 def _create(booking: Booking) -> Statement:
@@ -924,8 +924,13 @@ def _insert_event(**values: Any) -> Any:
 
 
 def _update_one(booking: Booking, **values: Any) -> Statement:
-    """Updates the booking if its status is still the one that was read; it must be."""
-    return _update_booking(pk=booking.pk, was=booking.status, **values)
+    """Updates the booking if its status is still the one that was read; it must be. The object has
+    the new values from now on.
+    """
+    change = _update_booking(pk=booking.pk, was=booking.status, **values)
+    for name, value in values.items():
+        setattr(booking, "slot_id" if name == "slot" else name, value)
+    return change
 
 
 @prepared
@@ -965,22 +970,18 @@ def _expect(holds: bool, breach: str) -> None:
         raise BrokenInvariant(breach)
 
 
-def _reload(booking: Booking, seats: Seats | None) -> Booking:
-    """The booking as it is now, as pages and the API show it; `seats` are those of a change."""
-    if seats is None:
-        booking = Booking.objects.for_page().with_seats().get(pk=booking.pk)
-    else:
-        [[booking]] = send(_read_shown(pk=booking.pk))
-        booking.booked_seats = _as_shown(seats)
-    booking.has_changed = seats is not None
+def _shown(booking: Booking, seats: Seats) -> Booking:
+    """The booking that an attempt has changed, with what `for_page` and `with_seats` would add."""
+    booking.state, booking.reason = booking.status, booking.failure_reason
+    ends = booking.expires_at
+    booking.seconds_left = ends and (ends - booking.now).total_seconds()
+    booking.booked_seats = [{"id": seat.pk, "label": seat.label} for seat in seats]
+    booking.has_changed = True
     return booking
 
 
-@prepared
-def _read_shown(*, pk: uuid.UUID) -> Any:
-    return select(Booking.objects.for_page().filter(pk=pk))
-
-
-def _as_shown(seats: Seats) -> list[dict[str, Any]]:
-    """What `with_seats` would read of them."""
-    return [{"id": seat.pk, "label": seat.label} for seat in seats]
+def _unchanged(booking: Booking) -> Booking:
+    """The booking as it is. One query."""
+    booking = Booking.objects.for_page().with_seats().get(pk=booking.pk)
+    booking.has_changed = False
+    return booking

@@ -28,7 +28,7 @@ def read_slot(*, pk: int) -> Any:
 
 
 @prepared
-def read_whole_slot(*, pk: int) -> Any:
+def _read_whole_slot(*, pk: int) -> Any:
     """As `read_slot`, with doctor and show."""
     return select(Slot.objects.for_page().filter(pk=pk))
 
@@ -221,11 +221,9 @@ def _lock_own_and_named(*, booking: uuid.UUID, pks: tuple[int, ...] | None) -> A
     return select(seats.lock().values_list(*LOCKED, named=True))
 
 
-def lock_own_seats(booking: Booking) -> tuple[list[Any], Slot]:
-    """Locks the seats of a booking; returns them, and the slot with doctor and show."""
-    own = _lock_own_and_named(booking=booking.pk, pks=None)
-    seats, found = send(own, read_whole_slot(pk=booking.slot_id))
-    return seats, require_slot(found)
+def lock_own(booking: uuid.UUID) -> Statement:
+    """Locks the seats of a booking that is locked, in id order; its result is those seats."""
+    return _lock_own_and_named(booking=booking, pks=None)
 
 
 def lock_swap(
@@ -241,7 +239,7 @@ def lock_swap(
     else:
         wanted = find_candidates(slot, quantity) if wait else []
     swap = _lock_own_and_named(booking=booking.pk, pks=tuple(wanted) or None)
-    read = read_whole_slot(pk=slot.pk)
+    read = _read_whole_slot(pk=slot.pk)
     if seat_ids is not None:
         locked, found = send(swap, read)
     else:

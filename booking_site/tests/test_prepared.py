@@ -33,7 +33,7 @@ from booking_site import prepared
 from booking_site.prepared import function, insert, select, send, update
 from booking_site.tests.factories import SlotFactory
 from booking_site.tests.races import lapse
-from bookings import access, lifecycle, seat_locks
+from bookings import access, lifecycle, notices, seat_locks
 from bookings.errors import BrokenInvariant, KeyReused, SeatsTaken, SlotGone, SoldOut, TooManyHolds
 from bookings.lifecycle import Holder
 from bookings.models import Booking, BookingEvent
@@ -144,7 +144,6 @@ USES: list[tuple[Callable, list[tuple[tuple, dict[str, Any]]]]] = [
     (lifecycle._bound_waiting, [((), {"lock": "4s", "statement": "10s", "idle": "15s"})]),
     (lifecycle._lock_one_booking, [((), {"pk": ONE}), ((), {"pk": OTHER})]),
     (lifecycle._read_booking, [((), {"pk": ONE}), ((), {"pk": OTHER})]),
-    (lifecycle._read_shown, [((), {"pk": ONE}), ((), {"pk": OTHER})]),
     (
         lifecycle._insert_booking,
         [
@@ -173,7 +172,7 @@ USES: list[tuple[Callable, list[tuple[tuple, dict[str, Any]]]]] = [
     ),
     (lifecycle._free_seats, [((), {"pks": pks, "booking": ONE}) for pks in ((1,), (5, 6), (7, 8))]),
     (seat_locks.read_slot, [((), {"pk": 1}), ((), {"pk": 2**40})]),
-    (seat_locks.read_whole_slot, [((), {"pk": 1}), ((), {"pk": 2**40})]),
+    (seat_locks._read_whole_slot, [((), {"pk": 1}), ((), {"pk": 2**40})]),
     (seat_locks._lock_named, [((), {"pks": pks}) for pks in ((1,), (2,), (2, 3, 4), (-5, 0, 9))]),
     *(
         (
@@ -204,6 +203,7 @@ USES: list[tuple[Callable, list[tuple[tuple, dict[str, Any]]]]] = [
         access._read_made_with,
         [((), {"user": user, "key": key}) for user in (None, 7) for key in ("a key", "%")],
     ),
+    (notices._insert_mail, [((), {"message_data": m, "when_added": NOON}) for m in ("a", "%s")]),
     (slots_views._find_slot, [((), {"pk": 1}), ((), {"pk": 2**40})]),
     (
         slots_views._find_own,
@@ -227,7 +227,7 @@ USES: list[tuple[Callable, list[tuple[tuple, dict[str, Any]]]]] = [
 def test_every_prepared_function_is_among_those_compared() -> None:
     found = {
         name
-        for module in (lifecycle, seat_locks, access, slots_views, slots_api, seat_map)
+        for module in (lifecycle, seat_locks, access, notices, slots_views, slots_api, seat_map)
         for name, each in vars(module).items()
         if hasattr(each, "__wrapped__") and each.__code__ is told.__code__
     }
@@ -288,7 +288,7 @@ def test_helpers_write_what_the_orm_executes(slot: Slot) -> None:
 
 def test_models_are_as_the_orm_makes_them(slot: Slot) -> None:
     booking = lifecycle.hold(slot, quantity=2)
-    [[quick]] = send(lifecycle._read_shown(pk=booking.pk))
+    [[quick]] = send(lifecycle._read_booking(pk=booking.pk))
     slow = Booking.objects.for_page().get(pk=booking.pk)
     ages = {"seconds_left", "now", "_state"}
     assert {k: v for k, v in vars(quick).items() if k not in ages} == {
@@ -302,17 +302,34 @@ def test_models_are_as_the_orm_makes_them(slot: Slot) -> None:
     assert len(queries) == 0
 
 
-def test_hold_returns_all_that_pages_and_the_api_show(slot: Slot) -> None:
-    held = lifecycle.hold(slot, quantity=2, name="Ada", idempotency_key=KEY)
-    read = Booking.objects.for_page().with_seats().get(pk=held.pk)
-    for name in vars(read).keys() - {"_state", "now", "seconds_left"}:
-        assert getattr(held, name) == getattr(read, name), name
-    assert held.seconds_left == 120
-    assert (held.now, held.slot) == (held.created_at, slot)
-    for change in (lifecycle.extend, lifecycle.confirm, lifecycle.confirm, lifecycle.cancel):
-        assert change(held).booked_seats == read.booked_seats
-    held.name = "Grace"
-    held.save(update_fields=["name"])  # it is in the database, and knows it
+def test_what_changes_a_booking_returns_all_that_pages_and_the_api_show(slot: Slot) -> None:
+    def assert_whole(found: Booking, seconds_left: float) -> None:
+        read = Booking.objects.for_page().with_seats().get(pk=found.pk)
+        for name in vars(read).keys() - {"_state", "now", "seconds_left"}:
+            assert getattr(found, name) == getattr(read, name), name
+        assert "slot" in found._state.fields_cache
+        assert (found._state.adding, found._state.db) == (False, "default")
+        assert abs(found.seconds_left - seconds_left) < 30
+        assert found.now >= found.created_at
+
+    booking = lifecycle.hold(slot, quantity=2, name="Ada", idempotency_key=KEY)
+    assert (booking.seconds_left, booking.now) == (120, booking.created_at)
+    assert_whole(booking, 120)
+    assert_whole(lifecycle.extend(booking), 120)
+    others = [seat.pk for seat in slot.seats.order_by("-pk")[:3]]
+    assert_whole(lifecycle.reschedule(booking, slot=slot, seat_ids=others), 120)
+    for _ in range(2):
+        assert_whole(lifecycle.confirm(booking, email="ada@example.org", phone=""), 120)
+    assert_whole(lifecycle.reschedule(booking, slot=SlotFactory(), quantity=1), 120)
+    for _ in range(2):
+        assert_whole(lifecycle.cancel(booking, reason="ill"), 120)
+    held = lifecycle.hold(slot, quantity=1)
+    assert_whole(lifecycle.release(held, actor="desk"), 120)
+    lifecycle.confirm(lifecycle.hold(slot, quantity=1))
+    [ended] = lifecycle.cancel_slot(slot, actor="desk")
+    assert_whole(ended, 120)
+    booking.name = "Grace"
+    booking.save(update_fields=["name"])  # it is in the database, and knows it
 
 
 def test_slot_to_be_held_need_not_be_read(slot: Slot, trips: list[int]) -> None:
@@ -411,16 +428,17 @@ def test_percent_signs_arrive() -> None:
 
 
 def test_round_trips(slot: Slot, trips: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of so many statements; BEGIN comes along with the first, and COMMIT with the last of a
-    hold and of an extension. Of others it is one more."""
+    """Each of so many statements; BEGIN comes along with the first, and COMMIT with the last."""
     monkeypatch.setattr(seat_locks.random, "randint", lambda first, last: first)
+    elsewhere = {"slot": SlotFactory(), "quantity": 1}
     costs: list[tuple[list[int], Callable[[], Any]]] = [
         ([3, 3], lambda: lifecycle.hold(slot, quantity=1)),
         ([3, 3], lambda: lifecycle.hold(slot, seat_ids=[slot.first_seat_id + 5])),
         ([3, 2, 3], lambda: lifecycle.hold(slot, quantity=1, holder=Holder(session_key="mine"))),
-        ([3, 2, 3, 1], lambda: lifecycle.extend(Booking.objects.first())),
-        ([3, 2, 3, 1], lambda: lifecycle.confirm(Booking.objects.first())),
-        ([3, 2, 3, 1], lambda: lifecycle.cancel(Booking.objects.first())),
+        ([4, 3], lambda: lifecycle.extend(Booking.objects.first())),
+        ([4, 5], lambda: lifecycle.confirm(Booking.objects.first(), email="ada@example.org")),
+        ([3, 1, 2, 1, 6], lambda: lifecycle.reschedule(Booking.objects.first(), **elsewhere)),
+        ([4, 5], lambda: lifecycle.cancel(Booking.objects.first())),
     ]
     for expected, act in costs:
         trips.clear()

@@ -17,6 +17,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.mail import EmailMessage
 from django.core.management import CommandError, call_command
 from django.db import connection, transaction
+from django.template import TemplateDoesNotExist
 from django.test import Client
 from django.utils import timezone
 from mailer.models import PRIORITY_DEFERRED, Message, MessageLog
@@ -25,11 +26,12 @@ from pytest_django import DjangoAssertNumQueries
 from booking_site import mail_queue
 from booking_site.settings import read_email_url
 from booking_site.stop_signal import StopSignal
-from booking_site.tests.factories import UserFactory
+from booking_site.tests.factories import SlotFactory, UserFactory
 from booking_site.tests.live_site import BASE_DIR, free_port, site_environment
 from booking_site.tests.mails import MailServer, mail_server
 from booking_site.tests.races import race
 from booking_site.tests.rounds import Rounds, run_loop
+from bookings import lifecycle, notices
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -100,6 +102,31 @@ def states() -> list[tuple[str, bool, int]]:
         for message in Message.objects.order_by("pk")
         for tries in [message.retry_count]
     ]
+
+
+# ── What they say ─────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("error", [TypeError, AttributeError, TemplateDoesNotExist])
+def test_mail_that_cannot_be_written_waits_and_stops_no_other(
+    server: MailServer, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def fail(*_: object) -> str:
+        raise error("secret of ada@example.org")
+
+    booking = lifecycle.hold(SlotFactory(), quantity=1)
+    assert lifecycle.confirm(booking, email="ada@example.org").status == "CONFIRMED"
+    queue("bob")
+    with monkeypatch.context() as broken:
+        broken.setattr(notices, "render_to_string", fail)
+        out, err = send()
+    assert server.accepted == addresses("bob")
+    assert "CannotWrite" in out + err
+    assert "secret" not in out + err
+    assert states() == [("ada", True, 0)]
+    age(minutes=2)
+    send()
+    assert server.accepted == addresses("bob", "ada")
 
 
 # ── Where they go ─────────────────────────────────────────────────────────────────────────────────
