@@ -13,7 +13,8 @@ from django.core.cache import cache
 from django.db import connection, transaction
 from django.http import HttpRequest
 
-from booking_site.database import bound_waiting
+from booking_site.database import bounds
+from booking_site.prepared import function, prepared, send
 
 APP = "allauth.account"
 LOCK_TIMEOUT = "2s"  # a count takes milliseconds, and who waits keeps a connection from others
@@ -29,13 +30,23 @@ def one_at_a_time(cache_key: str) -> Iterator[bool]:
     may have one.
 
     Here the database keeps a queue, for up to two seconds; then it is busy, and the answer 503. The
-    lock is the transaction's, so it ends with whoever dies holding it.
+    lock is the transaction's, so it ends with whoever dies holding it. Nobody waits until a count
+    is on disk: a crash of the database's machine may forget those of its last second.
     """
+    is_alone = not connection.in_atomic_block
     with transaction.atomic():
-        bound_waiting(lock_timeout=LOCK_TIMEOUT)
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [cache_key])
+        send(bounds(lock_timeout=LOCK_TIMEOUT), *[_commit_soon()] * is_alone, _lock(key=cache_key))
         yield True
+
+
+@prepared
+def _commit_soon() -> Any:
+    return function("SELECT set_config('synchronous_commit', 'off', true)")
+
+
+@prepared
+def _lock(*, key: str) -> Any:
+    return function("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", key)
 
 
 def consume_code(request: HttpRequest, email: str, **options: Any) -> bool:

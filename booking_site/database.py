@@ -6,27 +6,37 @@ from typing import Any
 from django.db import connection
 from psycopg_pool import ConnectionPool
 
+from booking_site.prepared import Statement, function, prepared, send
+
 LOCK_TIMEOUT = "4s"  # for one lock
 STATEMENT_TIMEOUT = "10s"  # for one statement, all its locks together
 IDLE_TIMEOUT = "15s"  # for a process that stalls inside a transaction
 
-# Until the transaction ends, whatever pooler is in between.
-BOUND_WAITING = (
-    "SELECT set_config('lock_timeout', %s, true),"
-    " set_config('statement_timeout', %s, true),"
-    " set_config('idle_in_transaction_session_timeout', %s, true)"
-)
-
 _replacing = threading.Lock()
 
 
-def bound_waiting(*, lock_timeout: str | None = None, statement_timeout: str | None = None) -> None:
-    """Limits on waiting until this transaction ends. One query."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            BOUND_WAITING,
-            [lock_timeout or LOCK_TIMEOUT, statement_timeout or STATEMENT_TIMEOUT, IDLE_TIMEOUT],
-        )
+def bounds(*, lock_timeout: str | None = None, statement_timeout: str | None = None) -> Statement:
+    """Limits on waiting, until the transaction ends, whatever pooler is in between."""
+    return _set_bounds(
+        lock=lock_timeout or LOCK_TIMEOUT,
+        statement=statement_timeout or STATEMENT_TIMEOUT,
+        idle=IDLE_TIMEOUT,
+    )
+
+
+@prepared
+def _set_bounds(*, lock: str, statement: str, idle: str) -> Any:
+    return function(
+        "SELECT set_config('lock_timeout', %s, true),"
+        " set_config('statement_timeout', %s, true),"
+        " set_config('idle_in_transaction_session_timeout', %s, true)",
+        *(lock, statement, idle),
+    )
+
+
+def bound_waiting(**limits: str) -> None:
+    """As `bounds`, at once. One query."""
+    send(bounds(**limits))
 
 
 def forget_lost_connections(connection: Any = connection) -> None:

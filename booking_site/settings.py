@@ -389,9 +389,8 @@ HEADLESS_JWT_REFRESH_TOKEN_EXPIRES_IN = 14 * 24 * 3600
 # The limits count here: one count for all web processes. Its table comes with a migration.
 CACHES = {
     "default": {
-        "BACKEND": "django.core.cache.backends.db.DatabaseCache",
+        "BACKEND": "booking_site.counts.CountsCache",
         "LOCATION": "cache",
-        "OPTIONS": {"MAX_ENTRIES": 100_000},  # beyond that, what still counts would be thrown out
     }
 }
 if cache_url := env.str("CACHE_URL", ""):

@@ -56,8 +56,7 @@ from psycopg import errors as postgres
 from psycopg_pool import PoolTimeout
 
 from accounts.models import User
-from booking_site import database
-from booking_site.database import BOUND_WAITING, bound_waiting
+from booking_site.database import bound_waiting, bounds
 from booking_site.prepared import (
     Statement,
     WrongCount,
@@ -263,13 +262,13 @@ def _limit_live_holds(holder: Holder) -> list[Statement]:
     Returns what is to be sent before the next statement: the bounds, if nothing was counted.
     """
     if holder.user is None and not holder.session_key:
-        return [_bounds()]
+        return [bounds()]
     if holder.user:
         mine = {"user": holder.user.pk, "session_key": None}
     else:
         mine = {"user": None, "session_key": holder.session_key}
     most, age = settings.MAX_LIVE_HOLDS, settings.HOLD_MAX_SECONDS
-    *_, held = send(_bounds(), _lock_holder(holder), _live_holds(most, age, **mine))
+    *_, held = send(bounds(), _lock_holder(holder), _live_holds(most, age, **mine))
     if len(held) >= most:
         raise TooManyHolds
     return []
@@ -696,22 +695,8 @@ def _transact(attempt: Callable[[], T], *, binds: bool = False) -> T:
     """
     with _translated(), transaction.atomic(durable=True):
         if not binds:
-            send(_bounds())
+            send(bounds())
         return attempt()
-
-
-def _bounds() -> Statement:
-    """The limits on waiting."""
-    return _bound_waiting(
-        lock=database.LOCK_TIMEOUT,
-        statement=database.STATEMENT_TIMEOUT,
-        idle=database.IDLE_TIMEOUT,
-    )
-
-
-@prepared
-def _bound_waiting(*, lock: str, statement: str, idle: str) -> Any:
-    return function(BOUND_WAITING, lock, statement, idle)
 
 
 def _with_seats(
@@ -781,7 +766,7 @@ def _lock(booking: Booking) -> tuple[Booking, Seats]:
     The first of an attempt; bounds its waiting. Raises BrokenInvariant if the booking owns another
     number of seats than it says.
     """
-    lock = _bounds(), _lock_one_booking(pk=booking.pk), lock_own(booking.pk)
+    lock = bounds(), _lock_one_booking(pk=booking.pk), lock_own(booking.pk)
     *_, seats, found = send(*lock, _read_booking(pk=booking.pk))
     return _require_own(found, seats), seats
 
@@ -791,7 +776,7 @@ def _lock_booking(booking: Booking) -> Booking:
 
     The first of an attempt; bounds its waiting.
     """
-    steps = _bounds(), _lock_one_booking(pk=booking.pk), _read_booking(pk=booking.pk)
+    steps = bounds(), _lock_one_booking(pk=booking.pk), _read_booking(pk=booking.pk)
     *_, found = send(*steps)
     if not found:
         raise Booking.DoesNotExist

@@ -13,9 +13,10 @@ from allauth.core.internal import ratelimit
 from django.conf import settings
 from django.core.cache import cache
 from django.core.management import call_command
-from django.db import connection
+from django.db import connection, transaction
 from django.http import HttpResponse
-from django.test import Client, override_settings
+from django.test import Client, RequestFactory, override_settings
+from pytest_django import DjangoAssertNumQueries
 
 from accounts import api, limits
 from accounts.models import User
@@ -47,6 +48,7 @@ from accounts.tests.test_api import (
     problem_of,
     register,
 )
+from booking_site import counts
 from booking_site.tests.factories import PASSWORD, SlotFactory, UserFactory
 from booking_site.tests.mails import queued_mails
 from booking_site.tests.races import LIMIT, race, start
@@ -288,7 +290,7 @@ def test_as_many_as_may_log_in_from_one_network_address_may_do_so_at_once() -> N
 
 @pytest.mark.django_db(transaction=True)
 def test_count_that_stays_busy_is_503_and_not_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = start(ask_token, pause_before='FROM "cache"').wait_until_paused()
+    first = start(ask_token, pause_before="FROM cache").wait_until_paused()
     monkeypatch.setattr(limits, "LOCK_TIMEOUT", "10ms")
     problem_of(ask_token("grace@example.org"), 503, "busy")
     problem_of(first.resume().outcome(), 401, "unauthenticated")
@@ -578,3 +580,65 @@ def test_table_of_the_counts_came_with_the_migrations_and_is_made_once() -> None
         assert cursor.fetchone() == (1,)
     call_command("createcachetable", verbosity=0)
     assert cache.get("a") == 1
+
+
+def test_count_is_kept_as_long_as_it_was_told_and_replaced_by_the_next() -> None:
+    cache.set("a", [1.5], 100)
+    cache.set("a", [2.5, 1.5], 99.5)
+    cache.set("b", {"x": None}, None)
+    cache.set_many({"c": 0, "gone": 1}, 60)
+    cache.set("gone", 2, 0)
+    assert [cache.get(key) for key in "abc"] == [[2.5, 1.5], {"x": None}, 0]
+    assert (cache.get("gone"), cache.get("gone", 7)) == (None, 7)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT round(extract(epoch FROM expires - statement_timestamp()) / 10) FROM cache"
+            " ORDER BY 1"
+        )
+        assert [seconds for (seconds,) in cursor.fetchall()][:3] == [0, 6, 10]
+
+
+def test_what_counts_no_more_is_deleted_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    for n in range(3):
+        cache.set(f"over{n}", n, 0)
+    cache.set("counts", 1, 60)
+    monkeypatch.setattr(counts.random, "randrange", lambda n: 0)
+    cache.set("counting", 1, 60)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT cache_key FROM cache ORDER BY 1")
+        assert [key for (key,) in cursor.fetchall()] == [":1:counting", ":1:counts"]
+
+
+def consume_one(key: str) -> Any:
+    request = RequestFactory().post("/")
+    return ratelimit.consume(request, app=limits.APP, action="mail_booking", key=key)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_one_count_is_few_statements(
+    django_assert_num_queries: DjangoAssertNumQueries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """BEGIN, limits on waiting, no waiting for the disk, the lock, reading, writing, COMMIT."""
+    monkeypatch.setattr(counts.random, "randrange", lambda n: n - 1)
+    with django_assert_num_queries(7):
+        assert consume_one("somebody")
+    with django_assert_num_queries(7):
+        assert consume_one("somebody")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_count_within_a_transaction_leaves_it_as_durable_as_it_was() -> None:
+    def commits_soon() -> bool:
+        with connection.cursor() as cursor:
+            cursor.execute("SHOW synchronous_commit")
+            return cursor.fetchone() == ("off",)
+
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL synchronous_commit = on")
+        assert consume_one("somebody")
+        assert not commits_soon()
+        with limits.one_at_a_time("a"):
+            assert not commits_soon()
+    with limits.one_at_a_time("a"):
+        assert commits_soon()

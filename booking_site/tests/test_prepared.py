@@ -29,7 +29,8 @@ from django.test.utils import CaptureQueriesContext
 from psycopg import Connection, errors
 from psycopg.pq import TransactionStatus
 
-from booking_site import prepared
+from accounts import limits
+from booking_site import counts, database, prepared
 from booking_site.prepared import function, insert, select, send, update
 from booking_site.tests.factories import SlotFactory
 from booking_site.tests.races import lapse
@@ -141,7 +142,7 @@ USES: list[tuple[Callable, list[tuple[tuple, dict[str, Any]]]]] = [
     (lifecycle._live_holds, [((5, 600), {"user": None, "session_key": "mine"})]),
     (lifecycle._live_holds, [((4, 60), {"user": None, "session_key": "'; --"})]),
     (lifecycle._lock_number, [((), {"number": n}) for n in (1, -(2**63), 2**63 - 1)]),
-    (lifecycle._bound_waiting, [((), {"lock": "4s", "statement": "10s", "idle": "15s"})]),
+    (database._set_bounds, [((), {"lock": "4s", "statement": "10s", "idle": "15s"})]),
     (lifecycle._lock_one_booking, [((), {"pk": ONE}), ((), {"pk": OTHER})]),
     (lifecycle._read_booking, [((), {"pk": ONE}), ((), {"pk": OTHER})]),
     (
@@ -204,6 +205,18 @@ USES: list[tuple[Callable, list[tuple[tuple, dict[str, Any]]]]] = [
         [((), {"user": user, "key": key}) for user in (None, 7) for key in ("a key", "%")],
     ),
     (notices._insert_mail, [((), {"message_data": m, "when_added": NOON}) for m in ("a", "%s")]),
+    (limits._commit_soon, [((), {})]),
+    (limits._lock, [((), {"key": key}) for key in ("a", "%s")]),
+    (counts._read, [(("cache",), {"key": key}) for key in ("a", "%s")]),
+    (
+        counts._write,
+        [
+            (("cache",), {"key": "a", "value": value, "seconds": n})
+            for n in (0, 7)
+            for value in "b%"
+        ],
+    ),
+    (counts._purge, [(("cache",), {})]),
     (slots_views._find_slot, [((), {"pk": 1}), ((), {"pk": 2**40})]),
     (
         slots_views._find_own,
@@ -224,10 +237,14 @@ USES: list[tuple[Callable, list[tuple[tuple, dict[str, Any]]]]] = [
 ]
 
 
+MODULES = (access, counts, database, lifecycle, limits, notices, seat_locks)
+MODULES += (slots_views, slots_api, seat_map)
+
+
 def test_every_prepared_function_is_among_those_compared() -> None:
     found = {
         name
-        for module in (lifecycle, seat_locks, access, notices, slots_views, slots_api, seat_map)
+        for module in MODULES
         for name, each in vars(module).items()
         if hasattr(each, "__wrapped__") and each.__code__ is told.__code__
     }
@@ -376,7 +393,8 @@ def test_array_has_one_plan_however_long_it_is(slot: Slot) -> None:
                 search = seat_locks._lock_free_from(most, slot=slot.pk, at=0, mine=seats[:number])
                 [found] = send(search)
             assert [seat.pk for seat in found] == seats[number:][:most]
-    assert len(prepared._plans) == 2
+    searched = seat_locks._lock_free_from.__wrapped__
+    assert [key[0] for key in prepared._plans].count(searched) == 2
 
 
 @pytest.mark.usefixtures("anew")
@@ -655,7 +673,7 @@ def test_what_ended_the_connection_is_told(server: Connection) -> None:
     """This process had stalled within a transaction: others had its locks, so it is "busy"."""
 
     def act() -> None:
-        send(lifecycle._bound_waiting(lock="4s", statement="10s", idle="1ms"))
+        send(database._set_bounds(lock="4s", statement="10s", idle="1ms"))
         backend = "SELECT FROM pg_stat_activity WHERE pid = %s"
         while other.execute(backend, [server.info.backend_pid]).fetchall():
             pass
@@ -688,7 +706,7 @@ def test_same_statement_twice_in_one_trip(server: Connection) -> None:
 
 
 def test_time_out_in_a_trip_is_busy(server: Connection) -> None:
-    bounds = lifecycle._bound_waiting(lock="4s", statement="20ms", idle="15s")
+    bounds = database._set_bounds(lock="4s", statement="20ms", idle="15s")
     with pytest.raises(OperationalError) as raised, transaction.atomic():
         send(bounds, sleep(text="too long"), told(text="never"))
     assert isinstance(raised.value.__cause__, lifecycle.BUSY_ERRORS)
