@@ -239,10 +239,12 @@ def insert(row: Model) -> Written:
     return Written(text, params, None)
 
 
-def stored(row: Model) -> None:
-    """Says that the row of a model is in the database: `insert` has been executed."""
-    row._state.adding = False
-    row._state.db = DEFAULT_DB_ALIAS
+def stored(model: type[Model], values: dict[str, Any]) -> Any:
+    """The row that these values of all its columns make, as if it had been read: for what `insert`
+    is about to put there. The model's own way to make one takes three times as long.
+    """
+    names = [field.attname for field in model._meta.concrete_fields]
+    return model.from_db(DEFAULT_DB_ALIAS, names, [values[name] for name in names])
 
 
 def function(text: str, *params: Any) -> Written:

@@ -86,7 +86,7 @@ from bookings.errors import (
     TooManyHolds,
     WrongState,
 )
-from bookings.models import Booking, BookingEvent
+from bookings.models import Booking, BookingEvent, new_reference
 from bookings.seat_locks import (
     count_left,
     lock_own,
@@ -158,21 +158,25 @@ def hold(
         first = _limit_live_holds(holder)
         seats, fresh = lock_seats(slot, seat_ids, quantity, wait=wait, first=first)
         _require_open(fresh)
-        booking = Booking(
-            slot=fresh,
-            user=holder.user,
-            session_key=holder.session_key,
-            quantity=quantity,
-            labels=[seat.label for seat in seats],
-            expires_at=fresh.now + timedelta(seconds=settings.HOLD_SECONDS),
-            created_at=fresh.now,
-            idempotency_key=idempotency_key,
-            request_digest=digest,
+        expires_at = fresh.now + timedelta(seconds=settings.HOLD_SECONDS)
+        values = BLANK | {
+            "id": uuid.uuid4(),
+            "reference": new_reference(),
+            "slot_id": fresh.pk,
+            "user_id": holder.user and holder.user.pk,
+            "session_key": holder.session_key,
+            "quantity": quantity,
+            "labels": [seat.label for seat in seats],
+            "expires_at": expires_at,
+            "created_at": fresh.now,
+            "idempotency_key": idempotency_key,
+            "request_digest": digest,
             **details,
-        )
-        give = _give_seats(seats, booking, held_until=booking.expires_at)
-        _write(_create(booking), *give, commits=True)
-        stored(booking)
+        }
+        booking = stored(Booking, values)
+        booking.slot, booking.user = fresh, holder.user
+        give = _give_seats(seats, booking, held_until=expires_at)
+        _write(_insert_booking(**values), *give, commits=True)
         booking.now = fresh.now
         return _shown(booking, seats)
 
@@ -873,12 +877,8 @@ def _change_status(
     return [_update_one(booking, status=status, **values), event]
 
 
-def _create(booking: Booking) -> Statement:
-    values = {name: getattr(booking, name) for name in BOOKING_COLUMNS}
-    return _insert_booking(**values)
-
-
-BOOKING_COLUMNS = [field.attname for field in Booking._meta.concrete_fields]
+# What a booking is before anything is known of it; what is not the same for all is filled in.
+BLANK = {field.attname: field.get_default() for field in Booking._meta.concrete_fields}
 
 
 @prepared

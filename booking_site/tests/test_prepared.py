@@ -442,6 +442,10 @@ def test_percent_signs_arrive() -> None:
     assert undone(lambda: send(percent(text="%s")))[0] == [[("a%b%s", "100 %")]]
 
 
+def inserted(booking: Booking) -> prepared.Statement:
+    return lifecycle._insert_booking(**{name: getattr(booking, name) for name in BOOKING})
+
+
 # ── Round trips ───────────────────────────────────────────────────────────────────────────────────
 
 
@@ -544,7 +548,7 @@ def server() -> Iterator[Connection]:
 
 def test_first_error_is_djangos_and_ends_the_trip(server: Connection, slot: Slot) -> None:
     booking = lifecycle.hold(slot, quantity=1)
-    again = lifecycle._create(booking)
+    again = inserted(booking)
     rename = lifecycle._update_booking(pk=booking.pk, was="PENDING", name="not done")
     with pytest.raises(IntegrityError) as raised, transaction.atomic():
         send(told(text="before"), again, rename, again)
@@ -557,7 +561,7 @@ def test_first_error_is_djangos_and_ends_the_trip(server: Connection, slot: Slot
 def test_commit_goes_along(server: Connection, slot: Slot) -> None:
     with transaction.atomic():
         send(
-            lifecycle._create(Booking(slot=slot, quantity=1, created_at=NOON, expires_at=NOON)),
+            inserted(Booking(slot=slot, quantity=1, created_at=NOON, expires_at=NOON)),
             commits=True,
         )
         assert server.pgconn.transaction_status == TransactionStatus.IDLE
@@ -568,7 +572,7 @@ def test_commit_does_not_go_along_within_other_blocks(server: Connection, slot: 
     with transaction.atomic():
         with transaction.atomic():
             send(
-                lifecycle._create(Booking(slot=slot, quantity=1, created_at=NOON, expires_at=NOON)),
+                inserted(Booking(slot=slot, quantity=1, created_at=NOON, expires_at=NOON)),
                 commits=True,
             )
         assert server.pgconn.transaction_status == TransactionStatus.INTRANS
@@ -585,9 +589,9 @@ def test_wrong_number_of_rows_is_refused_and_nothing_is_committed(
     booking = Booking(slot=slot, quantity=2, created_at=NOON, expires_at=NOON)
     give = lifecycle._give_seats(lost, booking, held_until=NOON)
     for changes in (
-        [lifecycle._create(booking), *give],
-        [lifecycle._create(booking), *lifecycle._release_seats(lost[:1], booking)],
-        [lifecycle._create(booking), lifecycle._update_booking(pk=ONE, was="PENDING", name="x")],
+        [inserted(booking), *give],
+        [inserted(booking), *lifecycle._release_seats(lost[:1], booking)],
+        [inserted(booking), lifecycle._update_booking(pk=ONE, was="PENDING", name="x")],
     ):
         watching = CaptureQueriesContext(connection) if is_watched else nullcontext()
         refusing = pytest.raises(BrokenInvariant, match=r"changed [01] rows, not [12]\b")
