@@ -19,6 +19,7 @@ the same SQL goes through Django's cursor, one at a time.
 
 import hashlib
 import itertools
+import logging
 import re
 import uuid
 from collections import namedtuple
@@ -43,6 +44,8 @@ from psycopg.generators import fetch_many
 from psycopg.generators import send as flush
 from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
+
+logger = logging.getLogger("holdfast.database")
 
 MOST = 100  # statements prepared on one connection, about; what comes after is sent as it is
 MOST_PLANS = 1000  # written statements kept; each number of seats has some of its own
@@ -277,13 +280,20 @@ def _session_of(raw: Connection) -> _Session:
     return kept["holdfast_session"]
 
 
-# The server and we do not agree on what is prepared: somebody else has our connection at times, or
-# a migration has changed a column's type. The next connection starts anew.
-CONFUSED = (
-    errors.InvalidSqlStatementName,
-    errors.DuplicatePreparedStatement,
-    errors.FeatureNotSupported,
-)
+# The server and we do not agree on what is prepared: somebody else has our connection at times, as
+# behind an old pooler, or a migration has changed a column's type. The next connection starts anew;
+# where connections are lent to others, nothing is prepared on it.
+LENT = (errors.InvalidSqlStatementName, errors.DuplicatePreparedStatement)
+CONFUSED = (*LENT, errors.FeatureNotSupported)
+_are_lent = False
+
+
+def _prepare_no_more() -> None:
+    """From now on this process sends statements as they are; still several in one round trip."""
+    global _are_lent
+    if not _are_lent:
+        logger.warning("connections are used by others, too: no more statements are prepared")
+    _are_lent = True
 
 
 def send(*statements: Statement, commits: bool = False) -> list[Any]:
@@ -312,6 +322,8 @@ def send(*statements: Statement, commits: bool = False) -> list[Any]:
             answers = raw.wait(_converse(raw, statements, commits=commits))
         except CONFUSED as error:
             raw.close()
+            if isinstance(error, LENT):
+                _prepare_no_more()
             raise errors.OperationalError("The connection was used by others, too.") from error
         return _results(raw, statements, answers)
 
@@ -345,14 +357,13 @@ def _converse(
             server.send_query_params(b"BEGIN", None)
             sent.append(b"")
         for (plan, _), params in zip(statements, bound, strict=True):
-            if plan.name in names or plan.name in sent:
-                server.send_query_prepared(plan.name, params)
-            elif len(names) < MOST:
-                server.send_prepare(plan.name, plan.query)
-                sent.append(plan.name)
-                server.send_query_prepared(plan.name, params)
-            else:
+            if _are_lent or (len(names) >= MOST and plan.name not in names):
                 server.send_query_params(plan.query, params)
+            else:
+                if plan.name not in names and plan.name not in sent:
+                    server.send_prepare(plan.name, plan.query)
+                    sent.append(plan.name)
+                server.send_query_prepared(plan.name, params)
             sent.append(None)
         if commits:
             server.send_query_params(b"COMMIT", None)

@@ -647,7 +647,10 @@ def test_broken_transaction_is_refused(server: Connection) -> None:
 
 
 @pytest.mark.parametrize("spoil", ["DEALLOCATE ALL", "rename"])
-def test_connection_that_others_use_too_is_given_up(server: Connection, spoil: str) -> None:
+def test_connection_that_others_use_too_is_given_up_and_nothing_prepared_any_more(
+    server: Connection, spoil: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepared, "_are_lent", False)  # and so again afterwards
     send(told(text="prepared"))
     if spoil == "rename":  # ours is there, though we have not made it
         del vars(server)["holdfast_session"]
@@ -656,7 +659,27 @@ def test_connection_that_others_use_too_is_given_up(server: Connection, spoil: s
     with pytest.raises(OperationalError), transaction.atomic():
         send(told(text="gone"))
     assert server.closed
+    with transaction.atomic():
+        assert send(told(text="one"), told(text="two")) == [[("one",)], [("two",)]]
     assert names() == []
+
+
+def test_column_of_another_type_is_one_error_and_then_prepared_anew(server: Connection) -> None:
+    @prepared.prepared
+    def changing(*, text: str) -> Any:
+        return function("SELECT changing.*, %s FROM changing", text)
+
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TEMP TABLE changing (a int)")
+        assert send(changing(text="a")) == [[]]
+        cursor.execute("ALTER TABLE changing ALTER a TYPE text")
+    with pytest.raises(OperationalError), transaction.atomic():
+        send(changing(text="a"))
+    assert server.closed
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TEMP TABLE changing (a text)")
+    assert send(changing(text="a")) == [[]]
+    assert any(name.startswith("changing_") for name in names())
 
 
 def test_connection_that_the_server_ended_is_an_operational_error(server: Connection) -> None:
