@@ -37,13 +37,12 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
 
 from django.conf import settings
 from django.db import (
-    DataError,
     IntegrityError,
     InternalError,
     OperationalError,
@@ -59,15 +58,11 @@ from accounts.models import User
 from booking_site.database import bound_waiting, bounds
 from booking_site.prepared import (
     Statement,
-    WrongCount,
-    exactly,
     function,
-    insert,
     prepared,
     select,
     send,
     stored,
-    update,
 )
 from bookings import notices, refusals
 from bookings.errors import (
@@ -88,17 +83,27 @@ from bookings.errors import (
 )
 from bookings.models import Booking, BookingEvent, new_reference
 from bookings.seat_locks import (
+    Seats,
     count_left,
     lock_own,
     lock_seats,
     lock_swap,
+)
+from bookings.writes import (
+    BLANK,
+    change_status,
+    give_seats,
+    insert_booking,
+    record,
+    release_seats,
+    update_one,
+    write,
 )
 from slots import live
 from slots.models import Seat, Slot
 
 logger = logging.getLogger("holdfast.lifecycle")
 T = TypeVar("T")
-Seats = Sequence[Any]  # as `seat_locks` gives them
 
 # Of waiting for any n seats. With 3, a few in a thousand crowds on a busy machine had somebody who
 # was told "busy" with seats left; each round more makes that some forty times rarer.
@@ -175,8 +180,8 @@ def hold(
         }
         booking = stored(Booking, values)
         booking.slot, booking.user = fresh, holder.user
-        give = _give_seats(seats, booking, held_until=expires_at)
-        _write(_insert_booking(**values), *give, commits=True)
+        give = give_seats(seats, booking, held_until=expires_at)
+        write(insert_booking(**values), *give)
         booking.now = fresh.now
         return _shown(booking, seats)
 
@@ -359,7 +364,7 @@ def confirm(
         _require_open(current.slot)
         details = {"name": name, "email": email, "phone": phone}
         given = {field: value for field, value in details.items() if value is not None}
-        changes = _change_status(
+        changes = change_status(
             current,
             BookingEvent.Action.CONFIRM,
             Booking.Status.CONFIRMED,
@@ -367,8 +372,8 @@ def confirm(
             confirmed_at=current.now,
             **given,
         )
-        seated = _give_seats(seats, current, held_until=None)
-        _write(*changes, *seated, *notices.confirmed(current), commits=True)
+        seated = give_seats(seats, current, held_until=None)
+        write(*changes, *seated, *notices.confirmed(current))
         live.tell(current.slot)
         return _shown(current, seats)
 
@@ -388,8 +393,8 @@ def extend(booking: Booking) -> Booking:
         wished = current.now + timedelta(seconds=settings.HOLD_SECONDS)
         cap = current.created_at + timedelta(seconds=settings.HOLD_MAX_SECONDS)
         expires_at = max(current.expires_at, min(wished, cap))
-        held = _give_seats(seats, current, held_until=expires_at)
-        _write(_update_one(current, expires_at=expires_at), *held, commits=True)
+        held = give_seats(seats, current, held_until=expires_at)
+        write(update_one(current, expires_at=expires_at), *held)
         return _shown(current, seats)
 
     return _transact(attempt, binds=True)
@@ -447,7 +452,7 @@ def _cancel(
     has_begun = current.slot.starts_at <= current.now
     if was == Booking.Status.CONFIRMED and has_begun and not by_staff:
         raise SlotClosed("It has begun, so it can no longer be cancelled here.")
-    changes = _change_status(
+    changes = change_status(
         current,
         BookingEvent.Action.CANCEL,
         Booking.Status.CANCELLED,
@@ -461,7 +466,7 @@ def _cancel(
         mail = notices.slot_cancelled(current, was_held=was_held, reason=reason)
     elif was == Booking.Status.CONFIRMED:
         mail = notices.cancelled(current, by_staff=by_staff, reason=reason)
-    _write(*changes, *_release_seats(seats, current), *mail, commits=True)
+    write(*changes, *release_seats(seats, current), *mail)
     if not of_slot:  # whoever calls off a slot tells of it once
         live.tell(current.slot)
     return _shown(current, seats)
@@ -497,18 +502,18 @@ def reschedule(
             held_until = None
         else:
             held_until = current.expires_at
-        given_up = _release_seats([seat for seat in old if seat not in new], current)
+        given_up = release_seats([seat for seat in old if seat not in new], current)
         labels = [seat.label for seat in new]
-        moved = _update_one(current, slot=fresh.pk, quantity=quantity, labels=labels)
+        moved = update_one(current, slot=fresh.pk, quantity=quantity, labels=labels)
         current.slot = fresh
         mail: list[Statement] = []
         if current.status == Booking.Status.CONFIRMED and old != new:
             mail = notices.moved(current, before=before)
-        _write(
+        write(
             *given_up,
             moved,
-            *_give_seats([seat for seat in new if seat not in old], current, held_until=held_until),
-            _record(
+            *give_seats([seat for seat in new if seat not in old], current, held_until=held_until),
+            record(
                 current,
                 BookingEvent.Action.RESCHEDULE,
                 current.status,
@@ -516,7 +521,6 @@ def reschedule(
                 f"from slot {before.pk}: {was}"[:500],
             ),
             *mail,
-            commits=True,
         )
         live.tell(before, fresh)
         return _shown(current, new)
@@ -848,107 +852,6 @@ def _require_hold(booking: Booking, verb: str) -> None:
     raise WrongState(
         f"This booking is {Booking.Status(booking.state).label}, so it cannot be {verb}."
     )
-
-
-def _write(*changes: Statement, commits: bool = False) -> None:
-    """Makes them in this order, in one round trip; with `commits`, as the last of the transaction:
-    what comes after it in the attempt can no longer undo it, and must not fail.
-
-    Raises BrokenInvariant if one does not change the rows that it must.
-    """
-    try:
-        send(*changes, commits=commits)
-    except DataError as error:
-        if not (isinstance(error.__cause__, WrongCount) and "changed " in str(error)):
-            raise
-        raise BrokenInvariant(str(error)) from error
-
-
-def _change_status(
-    booking: Booking,
-    action: BookingEvent.Action,
-    status: Booking.Status,
-    *,
-    actor: Holder | str,
-    reason: str = "",
-    **values: Any,
-) -> list[Statement]:
-    """Moves a locked booking to `status` and writes its history, both or neither."""
-    event = _record(booking, action, status, actor, reason)
-    return [_update_one(booking, status=status, **values), event]
-
-
-# What a booking is before anything is known of it; what is not the same for all is filled in.
-BLANK = {field.attname: field.get_default() for field in Booking._meta.concrete_fields}
-
-
-@prepared
-def _insert_booking(**values: Any) -> Any:
-    return insert(Booking(**values))
-
-
-def _record(
-    booking: Booking,
-    action: BookingEvent.Action,
-    to_status: str,
-    actor: Holder | str,
-    reason: str,
-) -> Statement:
-    return _insert_event(
-        booking_id=booking.pk,
-        action=action,
-        from_status=booking.status,
-        to_status=to_status,
-        actor=str(actor),
-        reason=reason,
-    )
-
-
-@prepared
-def _insert_event(**values: Any) -> Any:
-    return insert(BookingEvent(**values))
-
-
-def _update_one(booking: Booking, **values: Any) -> Statement:
-    """Updates the booking if its status is still the one that was read; it must be. The object has
-    the new values from now on.
-    """
-    change = _update_booking(pk=booking.pk, was=booking.status, **values)
-    for name, value in values.items():
-        setattr(booking, "slot_id" if name == "slot" else name, value)
-    return change
-
-
-@prepared
-def _update_booking(*, pk: uuid.UUID, was: str, **values: Any) -> Any:
-    return exactly(1, update(Booking.objects.filter(pk=pk, status=was), **values))
-
-
-def _give_seats(seats: Seats, booking: Booking, *, held_until: datetime | None) -> list[Statement]:
-    """Makes the booking the owner of locked seats: until then, or (None) for good."""
-    if not seats:
-        return []
-    pks = tuple(seat.pk for seat in seats)
-    return [_update_seats(pks=pks, booking=booking.pk, held_until=held_until)]
-
-
-@prepared
-def _update_seats(*, pks: tuple[int, ...], booking: uuid.UUID, held_until: datetime | None) -> Any:
-    seats = Seat.objects.filter(pk__in=pks)
-    return exactly(len(pks), update(seats, booking=booking, held_until=held_until))
-
-
-def _release_seats(seats: Seats, booking: Booking) -> list[Statement]:
-    """Makes locked seats of the booking free."""
-    if not seats:
-        return []
-    return [_free_seats(pks=tuple(seat.pk for seat in seats), booking=booking.pk)]
-
-
-@prepared
-def _free_seats(*, pks: tuple[int, ...], booking: uuid.UUID) -> Any:
-    owned = Seat.objects.filter(pk__in=pks, booking=booking)
-    return exactly(len(pks), update(owned, booking=None, held_until=None))
 
 
 def _expect(holds: bool, breach: str) -> None:

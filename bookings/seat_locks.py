@@ -18,6 +18,7 @@ from bookings.models import Booking
 from slots.models import SEAT_IS_AVAILABLE, Seat, Slot
 
 # Of a locked seat: what there is to know.
+Seats = Sequence[Any]
 LOCKED = ("pk", "label", "slot_id", "booking_id")
 
 

@@ -34,7 +34,7 @@ from booking_site import counts, database, prepared
 from booking_site.prepared import function, insert, select, send, update
 from booking_site.tests.factories import SlotFactory
 from booking_site.tests.races import lapse
-from bookings import access, lifecycle, notices, seat_locks
+from bookings import access, lifecycle, notices, seat_locks, writes
 from bookings.errors import BrokenInvariant, KeyReused, SeatsTaken, SlotGone, SoldOut, TooManyHolds
 from bookings.lifecycle import Holder
 from bookings.models import Booking, BookingEvent
@@ -146,16 +146,16 @@ USES: list[tuple[Callable, list[tuple[tuple, dict[str, Any]]]]] = [
     (lifecycle._lock_one_booking, [((), {"pk": ONE}), ((), {"pk": OTHER})]),
     (lifecycle._read_booking, [((), {"pk": ONE}), ((), {"pk": OTHER})]),
     (
-        lifecycle._insert_booking,
+        writes.insert_booking,
         [
             ((), BOOKING),
             ((), BOOKING | {"id": OTHER, "labels": [], "quantity": 1, "expires_at": EVENING}),
             ((), BOOKING | {"user_id": 5, "idempotency_key": KEY, "confirmed_at": NOON}),
         ],
     ),
-    (lifecycle._insert_event, [((), EVENT), ((), EVENT | {"booking_id": OTHER, "reason": "%s"})]),
+    (writes._insert_event, [((), EVENT), ((), EVENT | {"booking_id": OTHER, "reason": "%s"})]),
     (
-        lifecycle._update_booking,
+        writes._update_booking,
         [
             ((), {"pk": ONE, "was": "PENDING", "expires_at": NOON}),
             ((), {"pk": OTHER, "was": "CONFIRMED", "slot": 7, "quantity": 1, "labels": ["A1"]}),
@@ -164,14 +164,14 @@ USES: list[tuple[Callable, list[tuple[tuple, dict[str, Any]]]]] = [
         ],
     ),
     (
-        lifecycle._update_seats,
+        writes._update_seats,
         [
             ((), {"pks": (1,), "booking": ONE, "held_until": NOON}),
             ((), {"pks": (3, 2), "booking": OTHER, "held_until": EVENING}),
             ((), {"pks": (2,), "booking": OTHER, "held_until": None}),
         ],
     ),
-    (lifecycle._free_seats, [((), {"pks": pks, "booking": ONE}) for pks in ((1,), (5, 6), (7, 8))]),
+    (writes._free_seats, [((), {"pks": pks, "booking": ONE}) for pks in ((1,), (5, 6), (7, 8))]),
     (seat_locks.read_slot, [((), {"pk": 1}), ((), {"pk": 2**40})]),
     (seat_locks._read_whole_slot, [((), {"pk": 1}), ((), {"pk": 2**40})]),
     (seat_locks._lock_named, [((), {"pks": pks}) for pks in ((1,), (2,), (2, 3, 4), (-5, 0, 9))]),
@@ -238,7 +238,7 @@ USES: list[tuple[Callable, list[tuple[tuple, dict[str, Any]]]]] = [
 
 
 MODULES = (access, counts, database, lifecycle, limits, notices, seat_locks)
-MODULES += (slots_views, slots_api, seat_map)
+MODULES += (slots_views, slots_api, seat_map, writes)
 
 
 def test_every_prepared_function_is_among_those_compared() -> None:
@@ -411,7 +411,7 @@ def test_name_is_that_of_the_statement_in_every_process(monkeypatch: pytest.Monk
     names = []
     for order in (ways, ways[::-1]):
         monkeypatch.setattr(prepared, "_plans", {})
-        plans = [lifecycle._update_booking(pk=ONE, was="PENDING", **way).plan for way in order]
+        plans = [writes._update_booking(pk=ONE, was="PENDING", **way).plan for way in order]
         names.append({plan.query: plan.name for plan in plans})
     assert names[0] == names[1]
     assert len(set(names[0].values())) == 3
@@ -443,7 +443,7 @@ def test_percent_signs_arrive() -> None:
 
 
 def inserted(booking: Booking) -> prepared.Statement:
-    return lifecycle._insert_booking(**{name: getattr(booking, name) for name in BOOKING})
+    return writes.insert_booking(**{name: getattr(booking, name) for name in BOOKING})
 
 
 # ── Round trips ───────────────────────────────────────────────────────────────────────────────────
@@ -549,7 +549,7 @@ def server() -> Iterator[Connection]:
 def test_first_error_is_djangos_and_ends_the_trip(server: Connection, slot: Slot) -> None:
     booking = lifecycle.hold(slot, quantity=1)
     again = inserted(booking)
-    rename = lifecycle._update_booking(pk=booking.pk, was="PENDING", name="not done")
+    rename = writes._update_booking(pk=booking.pk, was="PENDING", name="not done")
     with pytest.raises(IntegrityError) as raised, transaction.atomic():
         send(told(text="before"), again, rename, again)
     assert isinstance(raised.value.__cause__, errors.UniqueViolation)
@@ -587,16 +587,16 @@ def test_wrong_number_of_rows_is_refused_and_nothing_is_committed(
     """Neither what went before it, in the same round trip, nor what it did itself."""
     lost = [SimpleNamespace(pk=slot.first_seat_id), SimpleNamespace(pk=slot.last_seat_id + 1)]
     booking = Booking(slot=slot, quantity=2, created_at=NOON, expires_at=NOON)
-    give = lifecycle._give_seats(lost, booking, held_until=NOON)
+    give = writes.give_seats(lost, booking, held_until=NOON)
     for changes in (
         [inserted(booking), *give],
-        [inserted(booking), *lifecycle._release_seats(lost[:1], booking)],
-        [inserted(booking), lifecycle._update_booking(pk=ONE, was="PENDING", name="x")],
+        [inserted(booking), *writes.release_seats(lost[:1], booking)],
+        [inserted(booking), writes._update_booking(pk=ONE, was="PENDING", name="x")],
     ):
         watching = CaptureQueriesContext(connection) if is_watched else nullcontext()
         refusing = pytest.raises(BrokenInvariant, match=r"changed [01] rows, not [12]\b")
         with watching, refusing, transaction.atomic():
-            lifecycle._write(*changes, commits=True)
+            writes.write(*changes)
         assert Booking.objects.count() == Seat.objects.owned().count() == 0
     assert connection.connection is server
 

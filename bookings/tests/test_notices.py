@@ -22,7 +22,7 @@ from booking_site.tests.factories import (
 )
 from booking_site.tests.mails import queued_mails
 from booking_site.tests.races import kill_before, lapse, race, tally
-from bookings import lifecycle, notices
+from bookings import lifecycle, notices, writes
 from bookings.errors import BrokenInvariant
 from bookings.lifecycle import Holder, WrongState
 from bookings.models import Booking
@@ -397,7 +397,7 @@ def test_mail_of_what_is_rolled_back_is_gone(slot: Slot, monkeypatch: pytest.Mon
     original = notices.confirmed
 
     def fail_afterwards(booking: Booking) -> list[Statement]:
-        nothing = lifecycle._free_seats(pks=(0,), booking=booking.pk)
+        nothing = writes._free_seats(pks=(0,), booking=booking.pk)
         return [*original(booking), nothing]
 
     monkeypatch.setattr(notices, "confirmed", fail_afterwards)
