@@ -739,7 +739,7 @@ def test_stranger_is_not_flooded_with_mail_and_the_hold_stays(stalls: Slot) -> N
 @pytest.fixture
 def three_mails_an_hour(settings: LazySettings) -> None:
     """Not thirty, which takes long to reach."""
-    settings.ACCOUNT_RATE_LIMITS |= {"mail_booking": "3/h/key"}
+    settings.ACCOUNT_RATE_LIMITS = settings.ACCOUNT_RATE_LIMITS | {"mail_booking": "3/h/key"}
 
 
 @pytest.mark.usefixtures("three_mails_an_hour")
