@@ -30,17 +30,20 @@ def one_at_a_time(cache_key: str) -> Iterator[bool]:
     may have one.
 
     Here the database keeps a queue, for up to two seconds; then it is busy, and the answer 503. The
-    lock is the transaction's, so it ends with whoever dies holding it. Nobody waits until a count
-    is on disk: a crash of the database's machine may forget those of its last second.
+    lock is the transaction's, so it ends with whoever dies holding it. Nobody waits here until a
+    count is on disk: a crash of the database's machine may forget those of its last second.
     """
-    is_alone = not connection.in_atomic_block
+    first = [bounds(lock_timeout=LOCK_TIMEOUT)]
+    if not connection.in_atomic_block:  # else what is around it would not wait for the disk either
+        first.append(_without_disk())
     with transaction.atomic():
-        send(bounds(lock_timeout=LOCK_TIMEOUT), *[_commit_soon()] * is_alone, _lock(key=cache_key))
+        send(*first, _lock(key=cache_key))
         yield True
 
 
 @prepared
-def _commit_soon() -> Any:
+def _without_disk() -> Any:
+    """COMMIT does not wait until it is on disk."""
     return function("SELECT set_config('synchronous_commit', 'off', true)")
 
 

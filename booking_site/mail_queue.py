@@ -138,7 +138,8 @@ def describe(error: Exception) -> str:
         return f"{type(error).__name__} {error.smtp_code}"
     if isinstance(error, OSError | ImproperlyConfigured):
         return getattr(error, "strerror", None) or str(error)
-    return type(error).__name__
+    cause = f" ({type(error.__cause__).__name__})" if error.__cause__ else ""
+    return type(error).__name__ + cause
 
 
 def retry_due() -> int:

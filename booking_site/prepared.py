@@ -322,8 +322,9 @@ def send(*statements: Statement, commits: bool = False) -> list[Any]:
             answers = raw.wait(_converse(raw, statements, commits=commits))
         except CONFUSED as error:
             raw.close()
-            if isinstance(error, LENT):
-                _prepare_no_more()
+            if not isinstance(error, LENT):
+                raise errors.OperationalError("What was prepared fits no longer.") from error
+            _prepare_no_more()
             raise errors.OperationalError("The connection was used by others, too.") from error
         return _results(raw, statements, answers)
 

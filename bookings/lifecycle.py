@@ -770,12 +770,13 @@ def _translated() -> Iterator[None]:
 
 
 def _lock(booking: Booking) -> tuple[Booking, Seats]:
-    """Locks the booking, then its seats, and reads it after that, as `for_page`; one round trip.
+    """Locks the booking, then the seats that it holds or has booked, and reads it after that, as
+    `for_page`; one round trip.
 
     The first of an attempt; bounds its waiting. Raises BrokenInvariant if the booking owns another
     number of seats than it says.
     """
-    lock = bounds(), _lock_one_booking(pk=booking.pk), lock_own(booking.pk)
+    lock = bounds(), _lock_one_booking(pk=booking.pk), lock_own(booking=booking.pk)
     *_, seats, found = send(*lock, _read_booking(pk=booking.pk))
     return _require_own(found, seats), seats
 

@@ -86,7 +86,9 @@ def _insert_mail(**values: Any) -> Any:
 
 
 class _Notice:
-    """In the queue it is what `write` is to be called with; who takes it out gets the mail."""
+    """In the queue it is what `write` is to be called with; who takes it out gets the mail. (The
+    sender takes it out three times, for its log, the address and the mail: a millisecond of its.)
+    """
 
     def __init__(self, *arguments: Any) -> None:
         self.arguments = arguments
@@ -102,10 +104,10 @@ class CannotWrite(Exception):
 def write(
     template: str, what: str, name: str, told: dict[str, Any], context: dict[str, Any]
 ) -> EmailMultiAlternatives:
-    """The mail of that (Message-ID) name. For the queue alone: mails that wait there call it so.
+    """The mail of that (Message-ID) name. For the queue alone: mails that wait there call it so, by
+    this name, with these arguments, and may have been queued by an older release.
 
-    Raises CannotWrite, for the queue takes some other errors for a mail that was damaged in it, and
-    would throw it away.
+    Raises CannotWrite: of some other errors the queue would make one that says nothing.
     """
     try:
         booking = Booking(**told["booking"])

@@ -598,15 +598,45 @@ def test_count_is_kept_as_long_as_it_was_told_and_replaced_by_the_next() -> None
         assert [seconds for (seconds,) in cursor.fetchall()][:3] == [0, 6, 10]
 
 
+@pytest.mark.django_db(transaction=True)
 def test_what_counts_no_more_is_deleted_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     for n in range(3):
         cache.set(f"over{n}", n, 0)
     cache.set("counts", 1, 60)
     monkeypatch.setattr(counts.random, "randrange", lambda n: 0)
-    cache.set("counting", 1, 60)
+    with transaction.atomic():
+        cache.set("counting", 1, 60)
+        assert len(kept()) == 5  # and no row of theirs is locked
+    assert kept() == [":1:counting", ":1:counts"]
+
+
+def test_nothing_that_counts_makes_room_however_many_there_are() -> None:
+    cache.set_many({f"count{n}": n for n in range(400)}, 60)
+    cache.set("forever", 1, None)
+    cache.add("added", 1, 60)
+    cache.touch("count7", 90)
+    assert len(kept()) == 402
+    assert cache.get_many(["count0", "count399", "forever", "none"]) == {
+        "count0": 0,
+        "count399": 399,
+        "forever": 1,
+    }
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_is_looked_at_is_not_deleted_under_whoever_counts_it_anew() -> None:
+    """By the database's clock, whatever that of the process says."""
+    cache.set("a", 1, 0)
+    looking = start(lambda: cache.get_many(["a"]), pause_after="FROM cache").wait_until_paused()
+    cache.set("a", 2, 60)
+    assert looking.resume().outcome() == {}
+    assert cache.get_many(["a"]) == {"a": 2}
+
+
+def kept() -> list[str]:
     with connection.cursor() as cursor:
         cursor.execute("SELECT cache_key FROM cache ORDER BY 1")
-        assert [key for (key,) in cursor.fetchall()] == [":1:counting", ":1:counts"]
+        return [key for (key,) in cursor.fetchall()]
 
 
 def consume_one(key: str) -> Any:

@@ -199,15 +199,16 @@ USES: list[tuple[Callable, list[tuple[tuple, dict[str, Any]]]]] = [
         seat_locks._lock_own_and_named,
         [((), {"booking": ONE, "pks": pks}) for pks in (None, (1,), (2,), (4, 3))],
     ),
+    (seat_locks.lock_own, [((), {"booking": ONE}), ((), {"booking": OTHER})]),
     (access._read_booking, [((with_seats,), {"pk": ONE}) for with_seats in (True, False)]),
     (
         access._read_made_with,
         [((), {"user": user, "key": key}) for user in (None, 7) for key in ("a key", "%")],
     ),
     (notices._insert_mail, [((), {"message_data": m, "when_added": NOON}) for m in ("a", "%s")]),
-    (limits._commit_soon, [((), {})]),
+    (limits._without_disk, [((), {})]),
     (limits._lock, [((), {"key": key}) for key in ("a", "%s")]),
-    (counts._read, [(("cache",), {"key": key}) for key in ("a", "%s")]),
+    (counts._read, [(("cache",), {"keys": keys}) for keys in (["a"], ["%s", "b"])]),
     (
         counts._write,
         [

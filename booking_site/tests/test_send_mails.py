@@ -121,7 +121,7 @@ def test_mail_that_cannot_be_written_waits_and_stops_no_other(
         broken.setattr(notices, "render_to_string", fail)
         out, err = send()
     assert server.accepted == addresses("bob")
-    assert "CannotWrite" in out + err
+    assert f"CannotWrite ({error.__name__})" in out + err
     assert "secret" not in out + err
     assert states() == [("ada", True, 0)]
     age(minutes=2)

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 from django.core.mail import EmailMultiAlternatives
-from django.db import DataError
+from django.db import IntegrityError
 from django.utils import timezone
+from mailer.models import Message
 
 from booking_site.prepared import Statement
 from booking_site.tests.factories import (
@@ -412,10 +413,10 @@ def test_mail_of_what_is_rolled_back_is_gone(slot: Slot, monkeypatch: pytest.Mon
 def test_mail_that_cannot_be_queued_undoes_the_transition(
     slot: Slot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    too_far = {"when_added": datetime.max.replace(tzinfo=UTC), "message_data": "\0"}
-    monkeypatch.setattr(notices, "_queue", lambda *_, **__: [notices._insert_mail(**too_far)])
+    nothing = notices._insert_mail(message_data=None, when_added=AT)
+    monkeypatch.setattr(notices, "_queue", lambda *_, **__: [nothing])
     booking = hold(slot, "A1")
-    with pytest.raises(DataError):
+    with pytest.raises(IntegrityError):
         lifecycle.confirm(booking, **ADA)
     booking.refresh_from_db()
     assert (booking.status, booking.email, queued_mails()) == ("PENDING", "", [])
@@ -447,3 +448,24 @@ def test_killed_before_the_commit_leaves_neither_and_after_it_both(slot: Slot) -
     assert kill_before(confirm, '"reference" =')  # when all is done
     booking.refresh_from_db()
     assert (booking.status, len(queued_mails())) == ("CONFIRMED", 1)
+
+
+# As an earlier release has left it in the queue: what `write` is called, and with what.
+QUEUED = """
+gASV4QEAAAAAAACMEGJvb2tpbmdzLm5vdGljZXOUjAV3cml0ZZSTlCiMCWNvbmZpcm1lZJSMBkJv
+b2tlZJSMDzwxQGV4YW1wbGUub3JnPpR9lCiMB2Jvb2tpbmeUfZQojAJpZJSMBHV1aWSUjARVVUlE
+lJOUKYGUfZSMA2ludJRLB3NijAlyZWZlcmVuY2WUjAg3SzNNOVFYVJSMB3VzZXJfaWSUTowEbmFt
+ZZSMA0FkYZSMBWVtYWlslIwPYWRhQGV4YW1wbGUub3JnlIwIcXVhbnRpdHmUSwGMBmxhYmVsc5Rd
+lIwCQTGUYXWMBHNsb3SUfZQoaAlLB4wJc3RhcnRzX2F0lIwIZGF0ZXRpbWWUjAhkYXRldGltZZST
+lEMKB+4BDxMeAAAAAJRoHowIdGltZXpvbmWUk5RoHowJdGltZWRlbHRhlJOUSwBLAEsAh5RSlIWU
+UpSGlFKUjAdzZWF0aW5nlIwITlVNQkVSRUSUjAlkb2N0b3JfaWSUTowHc2hvd19pZJRLA3WMBmRv
+Y3RvcpROjARzaG93lH2UKGgJSwNoE4wOVGhlIFRpZGUgQ2xvY2uUjAl0aW1lX3pvbmWUjA1FdXJv
+cGUvQmVybGlulIwFdmVudWWUjAZTdHVkaW+UdXV9lHSUUpQu
+"""
+
+
+def test_mail_that_an_earlier_release_queued_is_written() -> None:
+    mail = Message(message_data=QUEUED.lstrip()).email
+    assert mail.subject == "Booked: The Tide Clock, Tue 15 January 2030, 20:30"
+    assert "\nSeat: A1\nReference: 7K3M9QXT\n" in text(mail)
+    assert mail.extra_headers["Message-ID"] == "<1@example.org>"

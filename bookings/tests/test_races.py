@@ -52,6 +52,7 @@ from bookings.lifecycle import (
     extend,
     finish_cancelled_slots,
     hold,
+    release,
     reschedule,
 )
 from bookings.models import Booking
@@ -364,7 +365,7 @@ def test_confirm_hold_lapses_and_is_taken_over_before_its_seats_are_locked() -> 
     assert_sound()
 
 
-def test_confirm_waits_for_a_take_over_of_its_seats() -> None:
+def test_confirm_that_comes_too_late_does_not_wait_for_a_take_over_of_its_seats() -> None:
     slot = SlotFactory(rows=1, seats_per_row=1)
     booking = hold(slot, quantity=1)
     end_soon(booking)
@@ -373,10 +374,23 @@ def test_confirm_waits_for_a_take_over_of_its_seats() -> None:
     wait_until_lapsed(booking)
     taking = start(lambda: hold(slot, seat_ids=seat_ids(slot)), pause_before=GIVE)
     taking.wait_until_paused()
-    confirming.resume().wait_until_blocked()
-    taking.resume()
-    assert isinstance(confirming.outcome(), HoldExpired)
-    assert owners(slot) == [taking.outcome().pk]
+    assert isinstance(confirming.resume().outcome(), HoldExpired)
+    taken = taking.resume().outcome()
+    assert owners(slot) == [taken.pk]
+    assert_sound()
+
+
+@pytest.mark.parametrize("act", [confirm, extend, cancel, release])
+def test_hold_that_lapsed_is_told_so_while_another_takes_its_seats(act: Callable) -> None:
+    """It locks none of them, so it neither waits nor keeps others from them."""
+    slot = SlotFactory(places=1)
+    late = hold(slot, quantity=1)
+    lapse(late)
+    taking = start(lambda: hold(slot, quantity=1), pause_before="INSERT INTO").wait_until_paused()
+    who = {"actor": "desk"} if act is release else {}
+    with pytest.raises(HoldExpired):
+        act(late, **who)
+    assert isinstance(taking.resume().outcome(), Booking)
     assert_sound()
 
 
