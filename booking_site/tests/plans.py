@@ -5,6 +5,7 @@ assert page.indexes == "slot_by_start slots_slot_pkey"
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -24,6 +25,11 @@ class Statement(NamedTuple):
     sql: str
     indexes: str  # “slots_seat!” is a sequential scan of that table
     pages: int
+
+    @property
+    def all_indexes(self) -> set[str]:
+        """By both plans."""
+        return set(re.findall(r"[\w!]+", self.indexes))
 
 
 def explain(table: str, act: Callable[[], Any]) -> list[Statement]:
