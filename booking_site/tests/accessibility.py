@@ -14,7 +14,10 @@ FIND = """([context, options]) => axe
         resultTypes: ["violations"], preload: { assets: ["media"] }, ...options
     })
     .then(found => found.violations.map(v => [v.id, v.nodes[0].html.slice(0, 200)]))"""
-# Colours that are changing have no contrast yet.
+# What htmx is still putting in is as pale as what was sent, and colours that are changing have no
+# contrast yet.
+PUT_IN = """() => !document.querySelector(
+    ".htmx-request, .htmx-swapping, .htmx-settling, .htmx-added")"""
 FINISHED = """() => Promise.allSettled(
     document.getAnimations().filter(a => a instanceof CSSTransition).map(a => a.finished)
 ).then(() => null)"""
@@ -30,6 +33,7 @@ def problems_of(page: Page, *, options: Any = None, context: Any = None) -> list
     found = []
     for scheme, wanted in (("light", options), ("dark", COLOURS)):
         page.emulate_media(color_scheme=scheme)
+        page.wait_for_function(PUT_IN)
         page.evaluate(FINISHED)
         found += [
             f"{rule} ({scheme}): {html}"
