@@ -4,7 +4,8 @@
     once, draws it once, and hands the same bytes to all who watch
 
 `tell` sends after the commit: a NOTIFY within it would make all commits of the database take turns.
-A web process collects what it tells and sends it some times a second; others send at once.
+A web process collects what it tells and sends it some times a second; others send at once. How it
+is read is in `pictures`, how it is drawn in `live_html`.
 
 Each web process has one Hub, and of that one connection that listens, apart from the pool. A stream
 costs no connection. What changes by time alone (a hold lapses, booking opens) the hub knows
@@ -12,7 +13,6 @@ beforehand. Where LISTEN is not to be had, as behind PgBouncer, there are no str
 again by themselves.
 """
 
-import hashlib
 import logging
 import math
 import secrets
@@ -20,9 +20,8 @@ import socket
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import cycle
 from queue import SimpleQueue
@@ -31,13 +30,11 @@ from urllib.parse import parse_qsl, urlencode
 
 from django.conf import settings
 from django.db import DatabaseError, connection, transaction
-from django.db.models import F, Min, OuterRef, Q, Subquery, Sum
-from django.db.models.functions import Now
 
 from booking_site import stop_signal
-from slots import live_html
-from slots.models import LETTERS, Seat, Slot
-from slots.seat_map import SeatRow
+from slots import live_html, pictures
+from slots.models import Seat, Slot
+from slots.pictures import Picture
 
 logger = logging.getLogger("holdfast.live")
 
@@ -55,8 +52,6 @@ MOST_WAITING = 8  # events for one who is slow to read them
 
 # What can be watched: the seats of a slot, how many are left of it, the free times of a doctor.
 Topic = tuple[str, int]
-
-STATES = {letter: state for state, letter in LETTERS.items()}
 
 
 # ── Telling ───────────────────────────────────────────────────────────────────────────────────────
@@ -126,64 +121,6 @@ class _Outbox:
 
 
 _outbox = _Outbox()
-
-
-# ── What is seen of a slot ────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True)
-class Picture:
-    """What everybody sees of a slot at one moment; whose seats they are it does not say."""
-
-    slot: Slot
-    phase: str
-    available: int
-    capacity: int
-    fingerprint: str
-    states: str = ""  # of numbered seats: a letter each, in id order
-    seats: Sequence[SeatRow] = field(default=(), repr=False)  # what else there is of them
-
-    def changed_since(self, before: "Picture") -> list[SeatRow]:
-        """The seats whose state was another then, with the present one."""
-        pairs = zip(before.states, self.states, strict=True)
-        return [
-            self.seats[at]._replace(state=STATES[now])
-            for at, (was, now) in enumerate(pairs)
-            if was != now
-        ]
-
-    def has_same_plan(self, before: "Picture") -> bool:
-        """Whether the one becomes the other when single seats and counts are exchanged."""
-        same = self.phase == before.phase and _times(self.slot) == _times(before.slot)
-        has_grown = not self.slot.is_numbered and self.capacity != before.capacity
-        return same and self.seats is before.seats and not has_grown
-
-
-def _times(slot: Slot) -> tuple:
-    return (slot.starts_at, slot.ends_at, slot.opens_at, slot.closes_at)
-
-
-def fingerprint(slot: Slot, phase: str, seats: object) -> str:
-    """The same as long as everybody sees the same of the slot. `seats`: all they see of those."""
-    seen = repr((phase, *(at and at.timestamp() for at in _times(slot)), seats))
-    return hashlib.blake2b(seen.encode(), digest_size=8).hexdigest()
-
-
-def numbered(pks: Iterable[int], states: str) -> tuple[int, str]:
-    """Of numbered seats what `fingerprint` wants; ids are summed up, since PostgreSQL can, too."""
-    return sum(pks), states
-
-
-def _next_lapse() -> Subquery:
-    held = Seat.objects.filter(slot=OuterRef("pk"), held_until__gt=Now()).order_by()
-    return Subquery(held.values("slot").annotate(at=Min("held_until")).values("at"))
-
-
-def _next_change(slot: Slot) -> float:
-    """Seconds until something of the slot (as read, with `now` and `lapses_at`) changes by time."""
-    times = [slot.lapses_at, slot.opens_at, slot.closes_at, slot.starts_at, slot.ends_at]
-    coming = [at - slot.now for at in times if at and at > slot.now]
-    return min(coming).total_seconds() if coming else math.inf
 
 
 # ── Those who watch ───────────────────────────────────────────────────────────────────────────────
@@ -301,6 +238,10 @@ class _Watched:
 
     def note_change(self) -> None:
         self.due_at = min(self.due_at, self._rested_at)
+
+    def note_coming(self, seconds: float) -> None:
+        """By then time alone changes it."""
+        self.due_at = min(self.due_at, time.monotonic() + seconds)
 
     def note_read(self, cost: float) -> None:
         """It is due again when time alone changes it, or after READ_ANYWAY; not before its rest."""
@@ -483,10 +424,14 @@ class Hub:
             kind, pk = watched.topic
             by_kind[kind][pk] = watched
             watched.due_at = math.inf
-        for kind, read in (("seats", _read_seats), ("left", _read_left), ("doctor", _read_times)):
+        for kind, renew in (
+            ("seats", _renew_seats),
+            ("left", _renew_left),
+            ("doctor", _renew_times),
+        ):
             if some := by_kind[kind]:
                 started = time.monotonic()
-                read(some)
+                renew(some)
                 cost = (time.monotonic() - started) / len(some)
                 for watched in some.values():
                     watched.note_read(cost)
@@ -546,51 +491,20 @@ def _is_up_to_date(viewer: Viewer, picture: Picture) -> bool:
     return viewer.seen == picture.fingerprint + viewer.mine
 
 
-def _read_seats(some: dict[int, _Watched]) -> None:
-    """The seats of these slots. Two queries; two more for each slot whose plan is new, or whose
-    changes may concern one of its viewers more than others."""
-    slots = Slot.objects.for_page().filter(pk__in=some).annotate(lapses_at=_next_lapse())
-    seats = Seat.objects.filter(slot=OuterRef("pk")).order_by().values("slot")
-    halls = slots.filter(seating=Slot.Seating.NUMBERED).annotate(
-        letters=Subquery(Seat.objects.filter(slot=OuterRef("pk")).as_letters()),
-        ids=Subquery(seats.annotate(n=Sum("pk")).values("n")),
-    )
-    places = slots.filter(seating=Slot.Seating.GENERAL).with_availability()
-    found = {slot.pk: slot for slot in [*halls, *places]}
+def _renew_seats(some: dict[int, _Watched]) -> None:
+    """The seats of these slots, sent as what has changed of them."""
+    found = pictures.of_slots({pk: watched.last for pk, watched in some.items()})
     for pk, watched in some.items():
         if pk not in found:
             _send(watched.viewers, STALE)
             continue
-        slot = found[pk]
-        before, after = watched.last, _picture(slot, watched.last)
+        before, after = watched.last, found[pk]
         watched.last = after
-        watched.due_at = min(watched.due_at, time.monotonic() + _next_change(slot))
+        watched.note_coming(after.lasts)
         if before is None:
             _send([v for v in watched.viewers if not _is_up_to_date(v, after)], STALE)
         elif before.fingerprint != after.fingerprint:
             _send_changes(watched, before, after)
-
-
-def _picture(slot: Slot, before: Picture | None) -> Picture:
-    phase = slot.phase(slot.now)
-    if not slot.is_numbered:
-        seats = (slot.available, slot.capacity)
-        return Picture(slot, phase, *seats, fingerprint(slot, phase, seats))
-    states, ids = slot.letters or "", slot.ids or 0
-    if before and before.slot.ids == ids and len(before.states) == len(states):
-        rows = before.seats
-    else:
-        names = [name for name in SeatRow._fields if name not in ("state", "booking_id")]
-        rows = [SeatRow(*row, "", None) for row in slot.seats.order_by("id").values_list(*names)]
-    return Picture(
-        slot,
-        phase,
-        states.count(LETTERS[Seat.State.AVAILABLE]),
-        len(states) - states.count(LETTERS[Seat.State.BLOCKED]),
-        fingerprint(slot, phase, (int(ids), states)),
-        states,
-        rows,
-    )
 
 
 def _send_changes(watched: _Watched, before: Picture, after: Picture) -> None:
@@ -621,15 +535,16 @@ def _concerned(viewers: Iterable[Viewer], changed: Collection[int]) -> set[Viewe
     return concerned
 
 
-def _read_left(some: dict[int, _Watched]) -> None:
-    slots = Slot.objects.for_list().filter(pk__in=some).annotate(lapses_at=_next_lapse())
-    found = {slot.pk: slot for slot in slots}
+def _renew_left(some: dict[int, _Watched]) -> None:
+    """How many are left of these slots, as lists say it."""
+    found = pictures.of_lists(some)
     fresh: dict[int, str] = {}
     for pk, watched in some.items():
-        slot, before = found.get(pk), watched.last
-        watched.last = live_html.left([slot]) if slot else ""
-        if slot:
-            watched.due_at = min(watched.due_at, time.monotonic() + _next_change(slot))
+        before, watched.last = watched.last, ""
+        if pk in found:
+            slot, lasts = found[pk]
+            watched.last = live_html.left([slot])
+            watched.note_coming(lasts)
         if watched.last != before:
             fresh[pk] = watched.last
     for viewer in {viewer for pk in fresh for viewer in some[pk].viewers}:
@@ -642,33 +557,17 @@ def _left_event(viewer: Viewer, said: dict[int, str]) -> bytes:
     return make_event("left", "".join(texts)) if all(texts) else STALE
 
 
-def _read_times(some: dict[int, _Watched]) -> None:
-    """The free times of these doctors. Two queries."""
-    slots = Slot.objects.filter(doctor__in=some)
-    free: defaultdict[int, list] = defaultdict(list)
-    for doctor, *time_of in slots.bookable().values_list("doctor", "pk", "starts_at", "ends_at"):
-        free[doctor].append(time_of)
-    coming = {
-        row.pop("doctor"): row.values()
-        for row in slots.upcoming().order_by().values("doctor").annotate(**_until_next())
-    }
+def _renew_times(some: dict[int, _Watched]) -> None:
+    """The free times of these doctors. Also at first: they may have changed since the page was
+    drawn."""
     told: set[Viewer] = set()
-    for pk, watched in some.items():
-        before, watched.last = watched.last, free[pk]
-        # Also at first: it may have changed since the page was drawn.
-        if before != watched.last:
+    for pk, (times, lasts) in pictures.of_calendars(some).items():
+        watched = some[pk]
+        if watched.last != times:
             told |= watched.viewers
-        if lefts := [left.total_seconds() for left in coming.get(pk, ()) if left]:
-            watched.due_at = min(watched.due_at, time.monotonic() + min(lefts))
+        watched.last = times
+        watched.note_coming(lasts)
     _send(told, STALE)
-
-
-def _until_next() -> dict[str, Any]:
-    """As `_next_change`, of the slots of a group: how long until each kind of change."""
-    times = ("opens_at", "closes_at", "starts_at", "seats__held_until")
-    return {
-        f"until_{name}": Min(F(name) - Now(), filter=Q((f"{name}__gt", Now()))) for name in times
-    }
 
 
 def _send(viewers: Iterable[Viewer], event: bytes) -> None:

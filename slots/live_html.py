@@ -2,19 +2,16 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from django.template.loader import render_to_string
 
 from slots import seat_map
 from slots.models import FEW_LEFT, Seat, Slot
+from slots.pictures import Picture
 from slots.seat_map import SeatRow
 
-if TYPE_CHECKING:
-    from slots.live import Picture
 
-
-def changes(slot: Slot, before: "Picture", after: "Picture") -> str:
+def changes(slot: Slot, before: Picture, after: Picture) -> str:
     """Each seat that changed from one to the other, and how many are left. The same for all.
 
     Seats that look alike come as one of them, with `{pk}` and `{label}`, of which live.js makes

@@ -43,7 +43,7 @@ from booking_site.prepared import prepared, select, send
 from bookings import browser
 from bookings.lifecycle import Holder
 from bookings.models import Booking
-from slots import live, seat_map
+from slots import live, pictures, seat_map
 from slots.forms import FIRST_DAY, LAST_DAY, DateFilters, DoctorFilters, ShowFilters, WeekForm
 from slots.models import FEW_LEFT, Doctor, Show, Slot, SlotQuerySet, day_bounds
 
@@ -361,7 +361,7 @@ def _read_slot(slot_id: int) -> SlotNow:
     most, poll_seconds, plan = settings.MAX_SEATS_PER_BOOKING, 5, None
     if slot.is_numbered:
         seats = plan = seat_map.load(slot, can_choose=phase == "open")
-        seen = live.numbered((seat.pk for seat in plan.seats), plan.states)
+        seen = pictures.numbered((seat.pk for seat in plan.seats), plan.states)
         # A big hall is a big fragment: it is asked for less often.
         poll_seconds += plan.capacity // 500
     else:
@@ -378,7 +378,7 @@ def _read_slot(slot_id: int) -> SlotNow:
         "fits": max(1, min(most, seats.available)),
         "poll_seconds": poll_seconds,
     }
-    return SlotNow(context, live.fingerprint(slot, phase, seen))
+    return SlotNow(context, pictures.fingerprint(slot, phase, seen))
 
 
 def _mark(own: list[Booking]) -> str:

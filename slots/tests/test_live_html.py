@@ -5,13 +5,13 @@ from collections.abc import Callable
 from functools import partial
 
 import pytest
-from django.db.models import OuterRef, Subquery
 from django.test import Client
 
 from booking_site.tests.factories import AppointmentFactory, SlotFactory
 from bookings import lifecycle
-from slots import live, live_html
-from slots.models import Seat, Slot
+from slots import live_html, pictures
+from slots.models import Slot
+from slots.pictures import Picture
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -44,15 +44,8 @@ def expand(html: str, page: str) -> str:
     return re.sub(r'<template data-seats=",([\d,]+),">(.*?)</template>', draw, html)
 
 
-def picture(slot: Slot, before: live.Picture | None = None) -> live.Picture:
-    slots = Slot.objects.for_page().filter(pk=slot.pk)
-    if slot.is_numbered:
-        seats = Seat.objects.filter(slot=OuterRef("pk"))
-        read = slots.annotate(letters=Subquery(seats.as_letters())).get()
-        read.ids = sum(slot.seats.values_list("pk", flat=True))
-    else:
-        read = slots.with_availability().get()
-    return live._picture(read, before)
+def picture(slot: Slot, before: Picture | None = None) -> Picture:
+    return pictures.of_slots({slot.pk: before})[slot.pk]
 
 
 @pytest.mark.parametrize(
