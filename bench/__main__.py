@@ -112,7 +112,7 @@ class _Run:
     def all(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The scenarios by name, and what only full runs measure."""
         steps = self.bench.pace.repeats * len(self.names) + 1
-        steps += self.is_full * (len(CLIENTS) + 1 + 1 + len(WITH_HISTORY))
+        steps += self.is_full * (2 * len(CLIENTS) + 1 + 1 + 2 * len(WITH_HISTORY))
         columns = (
             TextColumn("{task.description:28}"),
             BarColumn(),
@@ -145,12 +145,23 @@ class _Run:
 
         by_name = {scenario.name: scenario for scenario in self.bench.scenarios()}
         spread = by_name["hold_spread"]
-        points = [self._step(f"{n} clients", self._with_clients, spread, n) for n in CLIENTS]
+        # What is compared is measured close together: a machine may be slower ten minutes later.
+        # There and back: then it has become slower for all alike.
+        found: dict[int, list] = {n: [] for n in CLIENTS}
+        for n in [*CLIENTS, *reversed(CLIENTS)]:
+            found[n].append(self._step(f"{n} clients", self._with_clients, spread, n))
+        points = [results.combine(runs) | {"clients": n} for n, runs in found.items()]
         fill = self._step("a show that fills", self.bench.fill)
+        compared = [by_name[name] for name in WITH_HISTORY]
+        before = {
+            one.name: self._step(f"{one.name} without history", self._repeat, one)
+            for one in reversed(compared)
+        }
         self._step("1,000,000 old bookings", inventory.add_history)
         history = {
-            name: self._step(f"{name} with history", self._with_history, by_name[name])
-            for name in WITH_HISTORY
+            one.name: self._step(f"{one.name} with history", self._repeat, one)
+            | {"before_per_s": before[one.name]["ok_per_s"]}
+            for one in compared
         }
         return {"clients": points, "fill": fill, "history": history}
 
@@ -162,9 +173,9 @@ class _Run:
         self.bench.check(f"{clients} clients")
         inventory.give_back()
         limit = self.bench.pgbench("hold_any", self.bench.stock.spread, clients)
-        return figures | {"clients": clients, "limit_per_s": limit}
+        return figures | {"limit_per_s": limit}
 
-    def _with_history(self, scenario: Any) -> dict[str, Any]:
+    def _repeat(self, scenario: Any) -> dict[str, Any]:
         runs = [self.bench.measure(scenario) for _ in range(self.bench.pace.repeats)]
         return results.combine(runs)
 

@@ -398,13 +398,18 @@ def test_full_runs_have_goals_of_their_own() -> None:
     more = {
         "clients": [{"ok_per_s": 100, "errors": 0}, {"ok_per_s": 80, "errors": 0}],
         "fill": {"tenths": [100.0] * 9 + [95.0]},
-        "history": {"home": {"ok_per_s": 50}},
+        # What it was before, not what it was when the run began.
+        "history": {
+            "home": {"ok_per_s": 50, "before_per_s": 60},
+            "list_slots": {"ok_per_s": 50, "before_per_s": 55},
+        },
     }
-    found = verdicts(results.goals(measured(home=100), more))
+    found = verdicts(results.goals(measured(home=50, list_slots=100), more))
     assert found["256 clients keep ≥ 0.90 of the best"] is False
     assert found["requests that failed with 1 to 256 clients"] is True
     assert found["last tenth of a show ≥ 0.9 of the first"] is True
     assert found["home ≥ 0.9 with 1,000,000 old bookings"] is False
+    assert found["list_slots ≥ 0.9 with 1,000,000 old bookings"] is True
 
 
 def test_the_figure_shows_both_lines_and_every_number_of_clients() -> None:
