@@ -112,7 +112,8 @@ class _Run:
     def all(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The scenarios by name, and what only full runs measure."""
         steps = self.bench.pace.repeats * len(self.names) + 1
-        steps += self.is_full * (2 * len(CLIENTS) + 1 + 1 + 2 * len(WITH_HISTORY))
+        if self.is_full:
+            steps += 2 * len(CLIENTS) + 2 + self.bench.pace.repeats * 2 * len(WITH_HISTORY)
         columns = (
             TextColumn("{task.description:28}"),
             BarColumn(),
@@ -121,48 +122,42 @@ class _Run:
         )
         with Progress(*columns, console=self.console, transient=True) as self.progress:
             self.task = self.progress.add_task("", total=steps)
-            scenarios = self._scenarios()
+            scenarios = self._rounds(self.names)
             more = self._more() if self.is_full else {}
             self._step("invariants", self.bench.check, "everything")
         return scenarios, more
 
-    def _scenarios(self) -> dict[str, Any]:
-        measured = {}
-        by_name = {scenario.name: scenario for scenario in self.bench.scenarios()}
-        for name in self.names:
-            runs = []
-            for n in range(self.bench.pace.repeats):
-                if scenario := by_name.get(name):
-                    runs.append(self._step(f"{name} {n + 1}", self.bench.measure, scenario))
+    def _rounds(self, names: list[str], when: str = "") -> dict[str, Any]:
+        """The scenarios in turn, and again: a machine that becomes slower does so for all alike."""
+        scenarios = {scenario.name: scenario for scenario in self.bench.scenarios()}
+        runs: dict[str, list] = {name: [] for name in names}
+        for n in range(self.bench.pace.repeats):
+            self.bench.forget_empty_view()
+            for name in names:
+                title = f"{name} {n + 1}{when}"
+                if name in scenarios:
+                    run = self._step(title, self.bench.measure, scenarios[name])
                 else:
-                    runs.append(self._step(f"{name} {n + 1}", self.bench.live))
-            measured[name] = results.combine(runs)
-        return measured
+                    run = self._step(title, self.bench.live)
+                runs[name].append(run)
+        return {name: results.combine(found) for name, found in runs.items()}
 
     def _more(self) -> dict[str, Any]:
         """Throughput by clients, of a show that fills, and with a long history."""
         from bench import inventory
 
-        by_name = {scenario.name: scenario for scenario in self.bench.scenarios()}
-        spread = by_name["hold_spread"]
-        # What is compared is measured close together: a machine may be slower ten minutes later.
-        # There and back: then it has become slower for all alike.
+        [spread] = [one for one in self.bench.scenarios() if one.name == "hold_spread"]
+        # There and back: a machine that becomes slower steadily does so for all numbers alike.
         found: dict[int, list] = {n: [] for n in CLIENTS}
         for n in [*CLIENTS, *reversed(CLIENTS)]:
             found[n].append(self._step(f"{n} clients", self._with_clients, spread, n))
         points = [results.combine(runs) | {"clients": n} for n, runs in found.items()]
         fill = self._step("a show that fills", self.bench.fill)
-        compared = [by_name[name] for name in WITH_HISTORY]
-        before = {
-            one.name: self._step(f"{one.name} without history", self._repeat, one)
-            for one in reversed(compared)
-        }
+        before = self._rounds(WITH_HISTORY, " again")
         self._step("1,000,000 old bookings", inventory.add_history)
-        history = {
-            one.name: self._step(f"{one.name} with history", self._repeat, one)
-            | {"before_per_s": before[one.name]["ok_per_s"]}
-            for one in compared
-        }
+        history = self._rounds(WITH_HISTORY, " with history")
+        for name, figures in history.items():
+            figures["before"] = before[name]
         return {"clients": points, "fill": fill, "history": history}
 
     def _with_clients(self, scenario: Any, clients: int) -> dict[str, Any]:
@@ -174,10 +169,6 @@ class _Run:
         inventory.give_back()
         limit = self.bench.pgbench("hold_any", self.bench.stock.spread, clients)
         return figures | {"limit_per_s": limit}
-
-    def _repeat(self, scenario: Any) -> dict[str, Any]:
-        runs = [self.bench.measure(scenario) for _ in range(self.bench.pace.repeats)]
-        return results.combine(runs)
 
     def _step(self, title: str, work: Callable, *arguments: Any) -> Any:
         self.progress.update(self.task, description=title)

@@ -129,7 +129,7 @@ def goals(scenarios: dict[str, dict[str, Any]], more: dict[str, Any]) -> list[Go
     if tenths := more.get("fill", {}).get("tenths"):
         found.append(_least("last tenth of a show ≥ 0.9 of the first", tenths[-1] / tenths[0], 0.9))
     for name, figures in more.get("history", {}).items():
-        change = ratio(figures["ok_per_s"], figures["before_per_s"])
+        change = ratio(figures["ok_per_s"], figures["before"]["ok_per_s"])
         found.append(_least(f"{name} ≥ 0.9 with 1,000,000 old bookings", change, 0.9))
     return found
 

@@ -60,6 +60,7 @@ class Bench:
     pace: Pace
     statuses_5xx: int = 0
     broken: list[str] = field(default_factory=list)  # invariants, and after what
+    _empty_per_s: float | None = None
 
     # ── The scenarios ─────────────────────────────────────────────────────────────────────────────
 
@@ -135,8 +136,15 @@ class Bench:
         return inventory.count_bookings() / speed.seconds
 
     def _empty_view(self) -> float:
-        load = self._wrk(self.empty, "get", "/empty/", seconds=self.pace.limit_seconds)
-        return len(load.of({"200"})) / load.seconds
+        """The same for all that is read in one round."""
+        if self._empty_per_s is None:
+            load = self._wrk(self.empty, "get", "/empty/", seconds=self.pace.limit_seconds)
+            self._empty_per_s = len(load.of({"200"})) / load.seconds
+        return self._empty_per_s
+
+    def forget_empty_view(self) -> None:
+        """Has it measured again: a round begins."""
+        self._empty_per_s = None
 
     # ── Measuring ─────────────────────────────────────────────────────────────────────────────────
 

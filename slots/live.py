@@ -4,8 +4,8 @@
     once, draws it once, and hands the same bytes to all who watch
 
 `tell` sends after the commit: a NOTIFY within it would make all commits of the database take turns.
-A web process collects what it tells and sends it some times a second; others send at once. How it
-is read is in `pictures`, how it is drawn in `live_html`.
+A web process collects what it tells and sends it some times a second; others send at once. How what
+changed is read is in `pictures`, how it is drawn in `live_html`.
 
 Each web process has one Hub, and of that one connection that listens, apart from the pool. A stream
 costs no connection. What changes by time alone (a hold lapses, booking opens) the hub knows
@@ -492,7 +492,8 @@ def _is_up_to_date(viewer: Viewer, picture: Picture) -> bool:
 
 
 def _renew_seats(some: dict[int, _Watched]) -> None:
-    """The seats of these slots, sent as what has changed of them."""
+    """The seats of these slots. Queries as of `of_slots`, and one for each slot whose changes may
+    concern one of its viewers more than others."""
     found = pictures.of_slots({pk: watched.last for pk, watched in some.items()})
     for pk, watched in some.items():
         if pk not in found:
@@ -540,13 +541,14 @@ def _renew_left(some: dict[int, _Watched]) -> None:
     found = pictures.of_lists(some)
     fresh: dict[int, str] = {}
     for pk, watched in some.items():
-        before, watched.last = watched.last, ""
+        text = ""
         if pk in found:
             slot, lasts = found[pk]
-            watched.last = live_html.left([slot])
+            text = live_html.left([slot])
             watched.note_coming(lasts)
-        if watched.last != before:
-            fresh[pk] = watched.last
+        before, watched.last = watched.last, text
+        if before != text:
+            fresh[pk] = text
     for viewer in {viewer for pk in fresh for viewer in some[pk].viewers}:
         viewer.send(_left_event(viewer, fresh))
 
@@ -563,9 +565,9 @@ def _renew_times(some: dict[int, _Watched]) -> None:
     told: set[Viewer] = set()
     for pk, (times, lasts) in pictures.of_calendars(some).items():
         watched = some[pk]
-        if watched.last != times:
+        before, watched.last = watched.last, times
+        if before != times:
             told |= watched.viewers
-        watched.last = times
         watched.note_coming(lasts)
     _send(told, STALE)
 

@@ -52,7 +52,7 @@ class Picture:
 
 
 def of_slots(before: Mapping[int, Picture | None]) -> dict[int, Picture]:
-    """The pictures of these slots by id, without those that are no more; `before`: the last ones.
+    """The pictures of these slots by id, without those that are deleted; `before`: the last ones.
 
     Two queries, and one more for each numbered slot whose plan is new.
     """
@@ -94,14 +94,18 @@ def fingerprint(slot: Slot, phase: str, seats: object) -> str:
     return hashlib.blake2b(seen.encode(), digest_size=8).hexdigest()
 
 
+def _times(slot: Slot) -> tuple:
+    return (slot.starts_at, slot.ends_at, slot.opens_at, slot.closes_at)
+
+
 def numbered(pks: Iterable[int], states: str) -> tuple[int, str]:
     """Of numbered seats what `fingerprint` wants; ids are summed up, since PostgreSQL can, too."""
     return sum(pks), states
 
 
 def of_lists(pks: Collection[int]) -> dict[int, tuple[Slot, float]]:
-    """These slots as of `for_list`, without those that are no more, and how long each lasts so.
-    One query."""
+    """These slots as of `for_list`, and how long each lasts so; without those that have begun, are
+    called off or deleted. One query."""
     slots = Slot.objects.for_list().filter(pk__in=pks).annotate(lapses_at=_next_lapse())
     return {slot.pk: (slot, _lasts(slot)) for slot in slots}
 
@@ -120,10 +124,6 @@ def of_calendars(doctors: Collection[int]) -> dict[int, tuple[list, float]]:
 
 
 # ── Until it changes by time alone ────────────────────────────────────────────────────────────────
-
-
-def _times(slot: Slot) -> tuple:
-    return (slot.starts_at, slot.ends_at, slot.opens_at, slot.closes_at)
 
 
 def _next_lapse() -> Subquery:

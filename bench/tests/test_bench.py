@@ -400,8 +400,8 @@ def test_full_runs_have_goals_of_their_own() -> None:
         "fill": {"tenths": [100.0] * 9 + [95.0]},
         # What it was before, not what it was when the run began.
         "history": {
-            "home": {"ok_per_s": 50, "before_per_s": 60},
-            "list_slots": {"ok_per_s": 50, "before_per_s": 55},
+            "home": {"ok_per_s": 50, "before": {"ok_per_s": 60}},
+            "list_slots": {"ok_per_s": 50, "before": {"ok_per_s": 55}},
         },
     }
     found = verdicts(results.goals(measured(home=50, list_slots=100), more))

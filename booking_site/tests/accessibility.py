@@ -14,8 +14,8 @@ FIND = """([context, options]) => axe
         resultTypes: ["violations"], preload: { assets: ["media"] }, ...options
     })
     .then(found => found.violations.map(v => [v.id, v.nodes[0].html.slice(0, 200)]))"""
-# What htmx is still putting in is as pale as what was sent, and colours that are changing have no
-# contrast yet.
+# Until htmx has settled, what is new still has the classes of what was there, and is as pale as
+# what is being sent. Colours that are changing have no contrast yet.
 PUT_IN = """() => !document.querySelector(
     ".htmx-request, .htmx-swapping, .htmx-settling, .htmx-added")"""
 FINISHED = """() => Promise.allSettled(
