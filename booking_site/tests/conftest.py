@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from playwright.sync_api import Browser, BrowserContext, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, expect, sync_playwright
 
 from booking_site.embedded_postgres.server import Server
 from booking_site.tests import chromium
@@ -21,6 +21,8 @@ from booking_site.tests.live_site import BASE_DIR, LiveSite, live_site
 from booking_site.tests.mails import mails_are_queued  # noqa: F401
 
 IS_ROOT = os.geteuid() == 0
+
+expect.set_options(timeout=15_000)  # it waits no longer than it must, on a busy machine too
 
 
 @pytest.fixture(scope="session")

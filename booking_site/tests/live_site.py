@@ -1,6 +1,8 @@
 """A real site for tests to talk to: gunicorn as in production, on the tests' database."""
 
+import fcntl
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -8,7 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import IO
@@ -62,20 +64,32 @@ def site_environment(**variables: str) -> dict[str, str]:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """Below those that the system hands out, so that nobody is given it before it is used."""
+    while True:
+        port = secrets.choice(range(20_000, 32_000))
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @cache
 def collect_static(data_dir: str) -> None:
-    """Once for each folder: they do not change while the tests run."""
-    subprocess.run(
-        [sys.executable, "manage.py", "collectstatic", "--verbosity=0", "--no-input"],
-        cwd=BASE_DIR,
-        env=site_environment(DATA_DIR=data_dir),
-        check=True,
-    )
+    """Once for each folder and run of the tests, whose processes share it: each file is missing for
+    a moment while it is collected again."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+    with Path(data_dir, "collected").open("a+") as collected:
+        fcntl.flock(collected, fcntl.LOCK_EX)
+        collected.seek(0)
+        if collected.read() == run:
+            return
+        subprocess.run(
+            [sys.executable, "manage.py", "collectstatic", "--verbosity=0", "--no-input"],
+            cwd=BASE_DIR,
+            env=site_environment(DATA_DIR=data_dir),
+            check=True,
+        )
+        collected.truncate(0)
+        collected.write(run)
 
 
 @contextmanager

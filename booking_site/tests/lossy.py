@@ -68,7 +68,8 @@ class LossyWay:
             if not line or self.is_down:
                 return
             self.requests.append(line)
-            if "/outcome?" in line:
+            # The page may still be asking about an earlier loss: that mends no later one.
+            if "/outcome?" in line and self._loss[2] is None:
                 self.mend()
             lost, after, then = self._loss
             if lost != line:

@@ -304,6 +304,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + LIMIT
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.002)  # whoever is waited for needs the interpreter, too
 
 
 def _ask(question: str, *values: Any) -> Any:

@@ -106,13 +106,17 @@ def test_choice_goes_before_news_that_are_under_way(
         kept.append(route)
 
     page.route(re.compile(r"/doctors/(\?|$)"), keep)
-    acts = [
-        lambda: page.evaluate("htmx.trigger('#results', 'news')"),
-        lambda: page.get_by_label("Specialization", exact=True).select_option("Dermatology"),
-    ]
-    for act in acts if first == "news" else reversed(acts):
+
+    def hear_news() -> None:
+        page.evaluate("htmx.trigger('#results', 'news')")
+
+    def choose() -> None:
+        with page.expect_request(lambda request: "Dermatology" in request.url):
+            page.get_by_label("Specialization", exact=True).select_option("Dermatology")
+
+    for act in (hear_news, choose) if first == "news" else (choose, hear_news):
         act()
-        page.wait_for_timeout(800)
+        page.wait_for_timeout(500)
     assert "Dermatology" in kept[-1].request.url  # news that come after it are not asked for
     for route in kept:
         route.continue_()

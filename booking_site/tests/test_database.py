@@ -12,13 +12,13 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
-def pooled() -> Iterator[Callable[[], Any]]:
+def pooled() -> Iterator[Callable[..., Any]]:
     """Makes connections of one process, as its greenlets have them: through one pool of two."""
     made = []
 
-    def new() -> Any:
+    def new(timeout: float = 10) -> Any:
         copy = connection.copy()
-        pool = {"min_size": 0, "max_size": 2, "timeout": 0.2}
+        pool = {"min_size": 0, "max_size": 2, "timeout": timeout}
         copy.settings_dict["OPTIONS"] = copy.settings_dict["OPTIONS"] | {"pool": pool}
         made.append(copy)
         return copy
@@ -45,7 +45,7 @@ def answers(one: Any) -> bool:
 
 
 def test_two_that_lose_their_connections_at_once_replace_the_pool_once(
-    pooled: Callable[[], Any],
+    pooled: Callable[..., Any],
 ) -> None:
     first, second = pooled(), pooled()
     first.ensure_connection()
@@ -63,8 +63,8 @@ def test_two_that_lose_their_connections_at_once_replace_the_pool_once(
     assert lost_pool.closed
 
 
-def test_pool_whose_connections_are_all_in_use_is_kept(pooled: Callable[[], Any]) -> None:
-    first, second, third = pooled(), pooled(), pooled()
+def test_pool_whose_connections_are_all_in_use_is_kept(pooled: Callable[..., Any]) -> None:
+    first, second, third = pooled(), pooled(), pooled(timeout=0.2)
     first.ensure_connection()
     second.ensure_connection()
     pool = first.pool
@@ -76,8 +76,8 @@ def test_pool_whose_connections_are_all_in_use_is_kept(pooled: Callable[[], Any]
     assert answers(third)
 
 
-def test_pool_that_cannot_connect_is_replaced(pooled: Callable[[], Any]) -> None:
-    away = pooled()
+def test_pool_that_cannot_connect_is_replaced(pooled: Callable[..., Any]) -> None:
+    away = pooled(timeout=0.2)
     away.settings_dict["PORT"] = "1"
     with pytest.raises(OperationalError):
         away.ensure_connection()
@@ -87,7 +87,7 @@ def test_pool_that_cannot_connect_is_replaced(pooled: Callable[[], Any]) -> None
     assert away.pool is not pool
 
 
-def test_statement_that_fails_loses_nothing(pooled: Callable[[], Any]) -> None:
+def test_statement_that_fails_loses_nothing(pooled: Callable[..., Any]) -> None:
     one = pooled()
     with one.cursor() as cursor:
         cursor.execute("SET statement_timeout = '10ms'")
@@ -99,7 +99,7 @@ def test_statement_that_fails_loses_nothing(pooled: Callable[[], Any]) -> None:
 
 
 def test_pool_that_cannot_connect_for_a_while_keeps_nobody_waiting(
-    pooled: Callable[[], Any],
+    pooled: Callable[..., Any],
 ) -> None:
     away = pooled()
     away.settings_dict["PORT"] = "1"

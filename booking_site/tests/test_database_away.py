@@ -118,7 +118,7 @@ def test_database_killed_answers_503_until_it_is_back(
     )
     assert {answer.status for answer in answers} == {503}
     assert {answer.headers["Retry-After"] for answer in answers} == {"3"}
-    assert max(answer.seconds for answer in answers) < 5
+    assert max(answer.seconds for answer in answers) < 9  # three to connect; the pool waits ten
     page, *problems = answers
     assert b"<title>" in page.content
     assert b"Holdfast" in page.content
@@ -132,8 +132,8 @@ def test_database_killed_answers_503_until_it_is_back(
     server.ensure_running()
     well = own_site.wait_until_answers("/api/v1/slots")
     print(f"killed and back: well again after {well:.2f} s")
-    assert well < 5
-    assert own_site.wait_until_answers("/") < 5
+    assert well < 9
+    assert own_site.wait_until_answers("/") < 9
     again = only(own_site, hold)
     assert (again.status, again.body["id"]) == (200, held.body["id"])
 
@@ -166,7 +166,7 @@ def test_connections_lost_under_load_are_503s_and_then_well(
     assert 0 < lost < 120
     well = own_site.wait_until_answers("/api/v1/slots")
     print(f"{lost} of 240 answers were 503; well again after {well:.2f} s")
-    assert well < 3
+    assert well < 6
     assert {worker.pid for worker in own_site.workers()} == workers
 
 

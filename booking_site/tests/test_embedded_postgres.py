@@ -749,12 +749,11 @@ def query(sql):
     finally:
         connection.close()
 
-longest, before, done = 0, time.monotonic(), False
+ticks, done = 0, False
 def tick():
-    global longest, before
+    global ticks
     while not done:
-        now = time.monotonic()
-        longest, before = max(longest, now - before), now
+        ticks += 1
         time.sleep(0.01)
 ticker = threading.Thread(target=tick, daemon=True)
 ticker.start()
@@ -778,7 +777,9 @@ if way == "plain":  # as if in another container: only the failing connection te
 os.kill(killed, signal.SIGKILL)
 while lives(killed):
     time.sleep(0.005)
+ticked, started = ticks, time.monotonic()
 assert query("SELECT id FROM kept") == 42
+ticked, took = ticks - ticked, time.monotonic() - started
 assert connection.server.postmaster_pid != killed
 
 connection.close_pool()
@@ -788,7 +789,8 @@ connection.creation.destroy_test_db("holdfast", verbosity=0)
 assert query("SELECT current_database()") == "holdfast"
 done = True
 ticker.join()
-print("fine" if longest < 0.5 else f"the hub stood still for {longest:.1f} s")
+# Of the hundred a second that there would be on an idle machine.
+print("fine" if ticked > 25 * took else f"others did {ticked} times in {took:.1f} s what they do")
 """
 
 

@@ -22,7 +22,7 @@ from slots.models import Seat, Slot
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-SOON = 5  # seconds, on a busy machine
+SOON = 15  # seconds, on a busy machine; less than READ_ANYWAY
 NAME = "live server"  # as the site calls itself to the database, on which there may be others
 
 
@@ -192,5 +192,5 @@ def test_stop_ends_streams_at_once() -> None:
         for stream in opened:
             with pytest.raises(EOFError):
                 stream.next()
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 6  # it has ten for what is under way
         assert psutil.wait_procs(workers, timeout=6)[1] == []

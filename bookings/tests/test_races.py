@@ -322,8 +322,8 @@ def test_confirm_lapsed_beside_take_over_and_sweeper(turn: int) -> None:
 
 
 def end_soon(booking: Booking) -> None:
-    """Lets a hold lapse in half a second."""
-    end = Now() + timedelta(seconds=0.5)
+    """Lets a hold lapse in a second."""
+    end = Now() + timedelta(seconds=1)
     Booking.objects.filter(pk=booking.pk).update(expires_at=end)
     booking.refresh_from_db()
     booking.seats.update(held_until=booking.expires_at)
@@ -955,8 +955,9 @@ def test_hold_buyer_stalls(wish: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_hold_stalled_buyer_loses_its_locks(monkeypatch: pytest.MonkeyPatch) -> None:
     slot = SlotFactory(places=1)
-    monkeypatch.setattr(database, "IDLE_TIMEOUT", "200ms")
-    stalled = start(lambda: hold(slot, quantity=1), pause_before=GIVE).wait_until_paused()
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "IDLE_TIMEOUT", "1s")
+        stalled = start(lambda: hold(slot, quantity=1), pause_before=GIVE).wait_until_paused()
     assert isinstance(hold(slot, quantity=1), Booking)
     stalled.resume()
     assert isinstance(stalled.outcome(), SlotBusy)

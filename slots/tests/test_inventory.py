@@ -1,6 +1,5 @@
 """Seats are created, added, taken away and held back, all that was asked or nothing."""
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -53,10 +52,8 @@ def empty() -> Slot:
 
 
 def test_fifty_thousand_seats_are_one_insert(empty: Slot) -> None:
-    started = time.monotonic()
     with CaptureQueriesContext(connection) as queries:
         assert inventory.add_rows(empty, rows=250, seats_per_row=200) == 50_000
-    assert time.monotonic() - started < 5
     verbs = [query["sql"].split()[0] for query in queries]
     assert verbs == ["BEGIN", *["SELECT"] * 4, "WITH", "UPDATE", "COMMIT", "SELECT"]  # to tell
     assert empty.seats.count() == 50_000
