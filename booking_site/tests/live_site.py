@@ -76,8 +76,10 @@ def free_port() -> int:
 def collect_static(data_dir: str) -> None:
     """Once for each folder and run of the tests, whose processes share it: each file is missing for
     a moment while it is collected again."""
-    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
-    with Path(data_dir, "collected").open("a+") as collected:
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID") or secrets.token_hex()
+    folder = BASE_DIR / data_dir
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "collected").open("a+") as collected:
         fcntl.flock(collected, fcntl.LOCK_EX)
         collected.seek(0)
         if collected.read() == run:

@@ -64,10 +64,11 @@ def test_two_that_lose_their_connections_at_once_replace_the_pool_once(
 
 
 def test_pool_whose_connections_are_all_in_use_is_kept(pooled: Callable[..., Any]) -> None:
-    first, second, third = pooled(), pooled(), pooled(timeout=0.2)
+    first, second, third = pooled(), pooled(), pooled()
     first.ensure_connection()
     second.ensure_connection()
     pool = first.pool
+    pool.timeout = 0.2
     with pytest.raises(OperationalError):
         third.ensure_connection()
     forget_lost_connections(third)

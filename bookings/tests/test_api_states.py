@@ -293,8 +293,10 @@ def test_extend_ends_at_the_cap(client: Client, hall: Slot, settings: Any) -> No
         assert hall.seats.get(booking=booking).held_until == row.expires_at
         return (row.expires_at - made).total_seconds()
 
-    # A second for the database's clock, which is asked later.
-    assert [int(extend_after(seconds)) for seconds in (50, 140, 160, 230)] == [150, 240, 250, 250]
+    first, second, *capped = [extend_after(seconds) for seconds in (50, 140, 160, 230)]
+    assert capped == [250, 250]
+    # Those are by the database's clock, which is asked later.
+    assert all(-0.5 < found < 3 for found in (first - 150, second - 240))
     before = rows()
     assert body_of(act(client, booking, "extend", hall))["status"] == "PENDING"
     assert rows() == before
