@@ -231,6 +231,27 @@ def test_who_shows_the_past_is_told_so(hub: Hub, client: Client) -> None:
 # ── Lists and doctors ─────────────────────────────────────────────────────────────────────────────
 
 
+def test_who_comes_while_a_list_is_drawn_is_told_what_it_was(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if it cannot be drawn: the slot is not said to be gone."""
+    slot = SlotFactory(places=20)
+    watch(hub, ("left", slot.pk))
+    before = hub._watched["left", slot.pk].last
+    later = Viewer([("left", slot.pk)])
+
+    def fail(_: object) -> str:
+        assert hub.join(later)
+        hub.greet(later)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(live.live_html, "left", fail)
+    with pytest.raises(ZeroDivisionError):
+        read(hub)
+    assert names(later) == ["event: beat", "event: left"]
+    assert hub._watched["left", slot.pk].last == before != ""
+
+
 def test_list_hears_of_what_is_left_only_when_that_is_said_otherwise(hub: Hub) -> None:
     slot, other = SlotFactory(places=23), SlotFactory(places=5)
     viewer = watch(hub, ("left", slot.pk), ("left", other.pk))
